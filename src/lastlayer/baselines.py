@@ -1,0 +1,101 @@
+"""What a network has to beat: the best constant and a linear model, under the same head and judged the same way."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, Ridge
+from torch import Tensor
+
+from lastlayer.heads import Bernoulli, Categorical, Head, MultiLabel, UnitInterval
+from lastlayer.training import Rows
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A linear map from features to raw output; the constant predictor has no weight.
+
+    Attributes:
+        head: the head that judges it, its constants refitted to this predictor.
+        weight: shape (outputs, inputs), or ``None``.
+        bias: shape (outputs,).
+    """
+
+    head: Head
+    weight: Tensor | None
+    bias: Tensor
+
+    def raw(self, features: Tensor) -> Tensor:
+        """Raw output of every row, shape (n, outputs)."""
+        if self.weight is None:
+            return self.bias.expand(len(features), -1)
+        return torch.nn.functional.linear(features, self.weight, self.bias)
+
+
+def fit_baselines(head: Head, training: Rows, held_out: Rows) -> dict[str, Baseline]:
+    """``"constant"`` and ``"linear"``, learned from the training rows; their scales fitted to the held-out ones.
+
+    The linear model is scikit-learn's: logistic regression for classes and labels, ridge for quantities, both with
+    their default penalty. A target in [0, 1] gets the logistic form of it, every row counted as both outcomes.
+    """
+    bias = head.initial_bias(training.target, training.ones_or_weight())
+    weight, intercept = _linear(head, training, bias)
+    raws = {"constant": (None, bias), "linear": (weight, intercept)}
+    baselines = {name: Baseline(head, *parameters) for name, parameters in raws.items()}
+    return {
+        name: Baseline(
+            head.refit(baseline.raw(held_out.features), held_out.target, held_out.ones_or_weight()),
+            baseline.weight,
+            baseline.bias,
+        )
+        for name, baseline in baselines.items()
+    }
+
+
+def _linear(head: Head, training: Rows, constant: Tensor) -> tuple[Tensor, Tensor]:
+    features, target = training.features.numpy(), training.target.numpy()
+    weight = training.ones_or_weight().numpy()
+    coefficients = np.zeros((head.raw_size, features.shape[1]))
+    intercepts = constant.double().numpy().copy()
+    if isinstance(head, MultiLabel):
+        for label in range(head.labels):
+            # A label that never changes keeps its constant.
+            if np.ptp(target[:, label]) > 0:
+                model = _logistic(features, target[:, label] > 0.5, weight)
+                coefficients[label], intercepts[label] = model.coef_[0], model.intercept_[0]
+    elif isinstance(head, UnitInterval):
+        both = np.concatenate([weight * target, weight * (1 - target)])
+        outcome = np.repeat([True, False], len(target))
+        model = _logistic(np.concatenate([features, features])[both > 0], outcome[both > 0], both[both > 0])
+        coefficients, intercepts = model.coef_, model.intercept_
+    elif isinstance(head, Bernoulli):
+        if np.ptp(target) > 0:
+            model = _logistic(features, target, weight)
+            coefficients, intercepts = model.coef_, model.intercept_
+    elif isinstance(head, Categorical):
+        present = np.unique(target)
+        if len(present) > 2:
+            model = _logistic(features, target, weight)
+            coefficients[present], intercepts[present] = model.coef_, model.intercept_
+        elif len(present) == 2:
+            # scikit-learn keeps one score for two classes; a softmax over (0, score) is the same model.
+            model = _logistic(features, target, weight)
+            coefficients[present[1]], intercepts[present] = model.coef_[0], (0.0, model.intercept_[0])
+    else:
+        ridge = Ridge().fit(features.astype(np.float64), target, sample_weight=weight)
+        coefficients, intercepts = ridge.coef_[None], np.array([ridge.intercept_])
+    return torch.tensor(coefficients, dtype=torch.float32), torch.tensor(intercepts, dtype=torch.float32)
+
+
+def _logistic(
+    features: NDArray[np.float32], target: NDArray[np.bool_] | NDArray[np.int64], weight: NDArray[np.float32]
+) -> LogisticRegression:
+    # Where the solver has not converged after this many steps, its answer is still the best linear one found.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return LogisticRegression(max_iter=1000).fit(features.astype(np.float64), target, sample_weight=weight)

@@ -1,0 +1,121 @@
+"""What a formula is: a per-sample value and its gradient, written beside each other.
+
+A formula knows one loss's mathematics and nothing of how it is reduced, blocked or fused; that is decided by its
+neighbours in this folder, once for all formulas.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lastlayer.facts import LossFacts
+
+
+class Formula(ABC):
+    """The mathematics of one loss.
+
+    Shapes: with ``event_dims = 0`` the loss is elementwise: ``raw``, ``target`` and the value share a shape. With
+    ``event_dims = 1`` the last axis of ``raw`` belongs to one sample and the value has shape ``raw.shape[:-1]``.
+
+    ``value`` is plain differentiable PyTorch: autograd, ``torch.func`` and higher orders go through it. ``gradient``
+    is the closed form of d value / d raw, of the shape of ``raw``.
+    """
+
+    facts: ClassVar[LossFacts]
+    event_dims: ClassVar[int] = 0
+
+    @abstractmethod
+    def conform(self, raw: Tensor, target: Tensor) -> Tensor:
+        """The target as the formula computes with it; an error if shapes or dtypes do not belong together.
+
+        Looks at shapes and dtypes only: reading values would make the host wait for the device.
+        """
+
+    @abstractmethod
+    def value(self, raw: Tensor, target: Tensor) -> Tensor:
+        """The loss of every sample."""
+
+    @abstractmethod
+    def gradient(self, raw: Tensor, target: Tensor) -> Tensor:
+        """The derivative of every sample's loss with respect to its raw output."""
+
+    @abstractmethod
+    def optimal_constant(self, target: Tensor, sample_weight: Tensor) -> Tensor:
+        """The raw output (of one sample) that minimizes the weighted mean loss over ``target``."""
+
+    def value_and_gradient(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Both at once; a formula overrides it where they share work."""
+        return self.value(raw, target), self.gradient(raw, target)
+
+    def normalizing_weight(self, raw: Tensor, target: Tensor) -> Tensor | None:
+        """What a sample counts in the mean's denominator; ``None``: one each."""
+        return None
+
+
+@dataclass(frozen=True)
+class Scaled(Formula):
+    """``slope · loss + offset``: how a likelihood contains a named loss.
+
+    The negative log-likelihood of a Gaussian with fixed scale b is ``1/(2b²) · squared_error + log b + ½ log 2π``.
+    """
+
+    inner: Formula
+    slope: float
+    offset: float = 0.0
+
+    @property
+    def facts(self) -> LossFacts:  # type: ignore[override]
+        """The facts of the loss inside."""
+        return self.inner.facts
+
+    @property
+    def event_dims(self) -> int:  # type: ignore[override]
+        """As the loss inside."""
+        return self.inner.event_dims
+
+    def conform(self, raw: Tensor, target: Tensor) -> Tensor:
+        return self.inner.conform(raw, target)
+
+    def value(self, raw: Tensor, target: Tensor) -> Tensor:
+        return self.slope * self.inner.value(raw, target) + self.offset
+
+    def gradient(self, raw: Tensor, target: Tensor) -> Tensor:
+        return self.slope * self.inner.gradient(raw, target)
+
+    def optimal_constant(self, target: Tensor, sample_weight: Tensor) -> Tensor:
+        return self.inner.optimal_constant(target, sample_weight)
+
+
+@dataclass(frozen=True)
+class Summed(Formula):
+    """An elementwise loss summed over the last axis: the negative log-likelihood of independent labels."""
+
+    inner: Formula
+    event_dims = 1
+
+    @property
+    def facts(self) -> LossFacts:  # type: ignore[override]
+        """The facts of the loss inside."""
+        return self.inner.facts
+
+    def conform(self, raw: Tensor, target: Tensor) -> Tensor:
+        return self.inner.conform(raw, target)
+
+    def value(self, raw: Tensor, target: Tensor) -> Tensor:
+        return self.inner.value(raw, target).sum(-1)
+
+    def gradient(self, raw: Tensor, target: Tensor) -> Tensor:
+        return self.inner.gradient(raw, target)
+
+    def optimal_constant(self, target: Tensor, sample_weight: Tensor) -> Tensor:
+        return self.inner.optimal_constant(target, sample_weight)
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Mean over the first axis with one weight per row."""
+    return torch.tensordot(weight, values, dims=([0], [0])) / weight.sum()

@@ -1,0 +1,111 @@
+"""Absolute error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lastlayer.checks import check_same_shape
+from lastlayer.evaluation import Formula, evaluate
+from lastlayer.facts import REAL, LossFacts
+from lastlayer.losses.loss import Loss
+
+
+def _example(
+    n: int, *, dtype: torch.dtype = torch.float32, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    target = torch.randn(n, dtype=dtype, generator=generator)
+    # At least 1/2 away from the kink at s = y, where no derivative exists.
+    distance = 0.5 + torch.rand(n, dtype=dtype, generator=generator)
+    return target + distance * torch.sign(torch.randn(n, dtype=dtype, generator=generator)), target
+
+
+@dataclass(frozen=True)
+class AbsoluteErrorFormula(Formula):
+    """``|s − y|``."""
+
+    facts = LossFacts(
+        name="absolute_error",
+        title="absolute error (L1, MAE)",
+        target=REAL,
+        raw=REAL,
+        link="identity",
+        formula="|s − y|",
+        gradient="sign(s − y), 0 at s = y",
+        minimum="0, at s = y",
+        optimal_constant="the median of y",
+        convex=True,
+        smooth=False,
+        likelihood="Laplace with fixed scale",
+        use_when="the median is wanted, or outliers should not rule the fit",
+        avoid_when="small errors should matter less and less: the gradient has one size everywhere",
+        reference="SPEC B2; P. S. Laplace, Mémoire sur la probabilité des causes (1774)",
+        example=_example,
+    )
+
+    def conform(self, raw: Tensor, target: Tensor) -> Tensor:
+        check_same_shape(raw, target, loss="absolute_error")
+        return target.to(raw.dtype)
+
+    def value(self, raw: Tensor, target: Tensor) -> Tensor:
+        return (raw - target).abs()
+
+    def gradient(self, raw: Tensor, target: Tensor) -> Tensor:
+        return torch.sign(raw - target)
+
+    def optimal_constant(self, target: Tensor, sample_weight: Tensor) -> Tensor:
+        ordered, order = torch.sort(target, dim=0)
+        weight = sample_weight.reshape(-1, *[1] * (target.dim() - 1)).expand(target.shape).gather(0, order)
+        reached = weight.cumsum(0) >= 0.5 * weight.sum(0)
+        first = reached.to(torch.int8).argmax(dim=0, keepdim=True)
+        return ordered.gather(0, first).squeeze(0)
+
+
+def absolute_error(
+    raw: Tensor,
+    target: Tensor,
+    *,
+    sample_weight: Tensor | None = None,
+    reduction: str = "mean",
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """Absolute error, also known as L1 loss or, reduced, mean absolute error.
+
+    Domain: targets and raw outputs are real numbers.
+
+    Link: identity.
+
+    Formula: ``|s − y|``.
+
+    Gradient: ``sign(s − y)``, and 0 at ``s = y``, a subgradient.
+
+    Shapes: raw, target and per-sample value share one shape; units are those of the target.
+
+    Raises:
+        ShapeError: if the shapes differ, ``(n,)`` against ``(n, 1)`` included.
+
+    Example:
+        >>> absolute_error(torch.tensor([1.0, 4.0]), torch.tensor([0.0, 2.0]))
+        tensor(1.5000)
+
+    Reference: SPEC B2.
+    """
+    return evaluate(
+        AbsoluteErrorFormula(),
+        raw,
+        target,
+        sample_weight=sample_weight,
+        reduction=reduction,
+        normalizer=normalizer,
+    )
+
+
+class AbsoluteError(Loss):
+    """Module form of :func:`absolute_error`."""
+
+    @property
+    def formula(self) -> AbsoluteErrorFormula:
+        """The mathematics."""
+        return AbsoluteErrorFormula()

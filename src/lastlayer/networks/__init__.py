@@ -1,0 +1,5 @@
+"""Networks: the bodies that turn features into raw output."""
+
+from lastlayer.networks.tabular import ACTIVATIONS, PiecewiseLinear, TabularNetwork
+
+__all__ = ["ACTIVATIONS", "PiecewiseLinear", "TabularNetwork"]

@@ -1,0 +1,137 @@
+"""The network for tables: numeric columns also as piecewise-linear codes, then a multilayer perceptron."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lastlayer.checks import check_choice
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
+
+
+class PiecewiseLinear(nn.Module):
+    """Numeric columns as the share of every bin that lies below the value.
+
+    A column with edges e₀ < … < e_B becomes B numbers ``clip((x − e_b) / (e_{b+1} − e_b), 0, 1)``: a linear layer
+    behind it is then a piecewise-linear function of the column, bent at the quantiles, where the data are.
+
+    Shapes: ``(n, width)`` to ``(n, codes)``, with as many codes as there are bins in all columns together.
+
+    Args:
+        columns: which input column each code reads, shape (codes,).
+        left: the left edge of each code's bin, shape (codes,).
+        width: the width of each code's bin, positive, shape (codes,).
+
+    Reference: Y. Gorishniy, I. Rubachev, A. Babenko, On embeddings for numerical features in tabular deep learning
+    (NeurIPS 2022).
+    """
+
+    columns: Tensor
+    left: Tensor
+    width: Tensor
+
+    def __init__(self, columns: Tensor, left: Tensor, width: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("columns", columns)
+        self.register_buffer("left", left)
+        self.register_buffer("width", width)
+
+    @classmethod
+    def learn(cls, numeric: NDArray[np.float32], bins: int) -> PiecewiseLinear:
+        """Bins between the quantiles of every column; a column of fewer than three distinct edges gets none."""
+        columns, left, width = [], [], []
+        for column in range(numeric.shape[1]):
+            edges = np.unique(np.quantile(numeric[:, column], np.linspace(0.0, 1.0, bins + 1)).astype(np.float32))
+            if len(edges) < 3:
+                continue
+            columns += [column] * (len(edges) - 1)
+            left += edges[:-1].tolist()
+            width += np.diff(edges).tolist()
+        return cls(
+            torch.tensor(columns, dtype=torch.long),
+            torch.tensor(left, dtype=torch.float32),
+            torch.tensor(width, dtype=torch.float32),
+        )
+
+    def forward(self, numeric: Tensor) -> Tensor:
+        return ((numeric[:, self.columns] - self.left) / self.width).clamp(0.0, 1.0)
+
+
+class TabularNetwork(nn.Module):
+    """A multilayer perceptron over encoded columns, with piecewise-linear codes of the numeric ones beside them.
+
+    Shapes: features ``(n, inputs)``, of which the first ``numeric`` are numeric columns; raw output ``(n, outputs)``.
+
+    Args:
+        inputs: width of the encoded table.
+        numeric: how many of its first columns are numeric.
+        outputs: the head's ``raw_size``.
+        hidden: widths of the hidden layers.
+        activation: a key of ``ACTIVATIONS``.
+        dropout: share of hidden units dropped while training.
+        codes: the piecewise-linear codes.
+
+    Raises:
+        InputError: for an activation that is not known.
+    """
+
+    def __init__(
+        self,
+        *,
+        inputs: int,
+        numeric: int,
+        outputs: int,
+        hidden: Sequence[int],
+        activation: str,
+        dropout: float,
+        codes: PiecewiseLinear,
+    ) -> None:
+        super().__init__()
+        check_choice(activation, tuple(ACTIVATIONS), what="activation")
+        self.spec: dict[str, Any] = {
+            "inputs": inputs,
+            "numeric": numeric,
+            "outputs": outputs,
+            "hidden": list(hidden),
+            "activation": activation,
+            "dropout": dropout,
+            "codes": len(codes.columns),
+        }
+        self.numeric = numeric
+        self.codes = codes
+        layers: list[nn.Module] = []
+        width = inputs + len(codes.columns)
+        for units in hidden:
+            layers += [nn.Linear(width, units), ACTIVATIONS[activation]()]
+            if dropout > 0:
+                layers.append(nn.Dropout(dropout))
+            width = units
+        self.body = nn.Sequential(*layers)
+        self.last = nn.Linear(width, outputs)
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, Any]) -> TabularNetwork:
+        """A network of this shape, its weights still to be loaded."""
+        shape = dict(spec)
+        codes = shape.pop("codes")
+        empty = PiecewiseLinear(torch.zeros(codes, dtype=torch.long), torch.zeros(codes), torch.ones(codes))
+        return cls(**shape, codes=empty)
+
+    def forward(self, features: Tensor) -> Tensor:
+        codes = self.codes(features[:, : self.numeric])
+        raw: Tensor = self.last(self.body(torch.cat([features, codes], dim=1)))
+        return raw

@@ -1,0 +1,1 @@
+"""From a plain record to something people read."""

@@ -1,0 +1,24 @@
+"""Training: ``step`` is one step, ``loop`` the epochs around it, ``recipe`` every number in them."""
+
+from lastlayer.training.loop import Epoch, History, forward, one_epoch, train
+from lastlayer.training.progress import progress_bar
+from lastlayer.training.recipe import OPTIMIZERS, Recipe
+from lastlayer.training.rows import Rows
+from lastlayer.training.schedules import SCHEDULES
+from lastlayer.training.split import hold_out
+from lastlayer.training.step import step
+
+__all__ = [
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "Epoch",
+    "History",
+    "Recipe",
+    "Rows",
+    "forward",
+    "hold_out",
+    "one_epoch",
+    "progress_bar",
+    "step",
+    "train",
+]

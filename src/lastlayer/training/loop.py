@@ -1,0 +1,177 @@
+"""The training loop: epochs of steps, a look at the validation rows after each, the best weights kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from lastlayer.heads import Head
+from lastlayer.training.recipe import Recipe
+from lastlayer.training.rows import Rows
+from lastlayer.training.schedules import SCHEDULES
+from lastlayer.training.step import step
+
+# Rows judged at once: enough to fill the matrix products, little enough to stay in cache.
+_JUDGED_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch did. Training and validation loss stand side by side and are never mixed (SPEC D5).
+
+    Attributes:
+        number: counted from 1.
+        training_loss: mean over the epoch's batches, as they were when trained on.
+        validation_loss: of the weights after the epoch; ``None`` without validation rows.
+        headline: a figure people read (accuracy, or the error in the target's units), on the validation rows.
+    """
+
+    number: int
+    training_loss: float
+    validation_loss: float | None
+    headline: float | None
+
+
+@dataclass
+class History:
+    """What training did.
+
+    Attributes:
+        epochs: every epoch, in order.
+        best_epoch: whose weights were kept; 0 for the start, the best constant prediction.
+        most_epochs: how many there could have been.
+        stopped: ``"patience"``, ``"max_epochs"``, ``"interrupted"`` or ``"not finite"``.
+        seconds: wall-clock time.
+    """
+
+    epochs: list[Epoch] = field(default_factory=list)
+    best_epoch: int = 0
+    most_epochs: int = 0
+    stopped: str = "max_epochs"
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON, one list per column."""
+        return {
+            "best_epoch": self.best_epoch,
+            "most_epochs": self.most_epochs,
+            "stopped": self.stopped,
+            "seconds": round(self.seconds, 3),
+            "training_loss": [epoch.training_loss for epoch in self.epochs],
+            "validation_loss": [epoch.validation_loss for epoch in self.epochs],
+            "headline": [epoch.headline for epoch in self.epochs],
+        }
+
+
+@torch.no_grad()
+def forward(network: nn.Module, features: Tensor) -> Tensor:
+    """Raw output of all rows, a few thousand at a time, with dropout and batch statistics off."""
+    was_training = network.training
+    network.eval()
+    try:
+        return torch.cat([network(part) for part in features.split(_JUDGED_AT_ONCE)])
+    finally:
+        network.train(was_training)
+
+
+def train(
+    network: nn.Module,
+    head: Head,
+    training: Rows,
+    validation: Rows | None,
+    recipe: Recipe,
+    *,
+    generator: torch.Generator,
+    headline: Callable[[Tensor, Tensor], float],
+    watch: Callable[[History], None] = lambda history: None,
+) -> History:
+    """Trains ``network`` in place and leaves it, in evaluation mode, with the best weights seen.
+
+    Best is the lowest validation loss (SPEC D4), or, without validation rows, the last. Ctrl-C ends training early and
+    keeps the best weights so far; a loss that is no number does the same.
+
+    Args:
+        headline: from validation raw output and target to the figure beside the loss.
+        watch: called after every epoch with the history so far.
+    """
+    started = time.perf_counter()
+    rows = len(training)
+    optimizer = recipe.build_optimizer(network)
+    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.average)) if recipe.average else None
+    judged: nn.Module = network if averaged is None else averaged.module
+    history = History(most_epochs=recipe.most_epochs(rows))
+    patience = recipe.epochs_of_patience(rows)
+    best_loss, best_weights = math.inf, _copy_weights(judged)
+    if validation is not None:
+        best_loss, _ = _judge(judged, head, validation, headline)
+    try:
+        for number in range(1, history.most_epochs + 1):
+            training_loss = one_epoch(network, averaged, head, optimizer, training, recipe, number, generator=generator)
+            validation_loss, figure = None, None
+            if validation is not None:
+                validation_loss, figure = _judge(judged, head, validation, headline)
+            history.epochs.append(Epoch(number, training_loss, validation_loss, figure))
+            decisive = training_loss if validation_loss is None else validation_loss
+            if not (math.isfinite(decisive) and math.isfinite(training_loss)):
+                history.stopped = "not finite"
+                break
+            if validation_loss is None or validation_loss < best_loss:
+                best_loss, best_weights, history.best_epoch = decisive, _copy_weights(judged), number
+            watch(history)
+            if number - history.best_epoch >= patience:
+                history.stopped = "patience"
+                break
+    except KeyboardInterrupt:
+        history.stopped = "interrupted"
+    network.load_state_dict(best_weights)
+    network.eval()
+    history.seconds = time.perf_counter() - started
+    return history
+
+
+def one_epoch(
+    network: nn.Module,
+    averaged: AveragedModel | None,
+    head: Head,
+    optimizer: Optimizer,
+    training: Rows,
+    recipe: Recipe,
+    number: int,
+    *,
+    generator: torch.Generator,
+) -> float:
+    """One pass over the training rows; the mean of its batches' losses, each weighted by its rows."""
+    network.train()
+    rows = len(training)
+    batch_size, most_epochs = recipe.rows_per_batch(rows), recipe.most_epochs(rows)
+    factor = SCHEDULES[recipe.schedule]
+    # Summed on the device: reading a loss at every step would make the host wait for it.
+    total = torch.zeros((), device=training.features.device)
+    for index, batch in enumerate(training.batches(batch_size, generator=generator)):
+        rate = recipe.learning_rate * factor(number - 1 + index * batch_size / rows, most_epochs)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        total += step(network, head, optimizer, batch) * len(batch)
+        if averaged is not None:
+            averaged.update_parameters(network)
+    return float(total) / rows
+
+
+def _judge(
+    network: nn.Module, head: Head, validation: Rows, headline: Callable[[Tensor, Tensor], float]
+) -> tuple[float, float]:
+    raw = forward(network, validation.features)
+    loss = head.loss(raw, validation.target, sample_weight=validation.weight)
+    return float(loss), headline(raw, validation.target)
+
+
+def _copy_weights(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
