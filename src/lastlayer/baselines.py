@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from dataclasses import dataclass
 
@@ -43,17 +44,24 @@ def fit_baselines(head: Head, training: Rows, held_out: Rows) -> dict[str, Basel
     The linear model is scikit-learn's: logistic regression for classes and labels, ridge for quantities, both with
     their default penalty. A target in [0, 1] gets the logistic form of it, every row counted as both outcomes.
     """
-    bias = head.initial_bias(training.target, training.ones_or_weight())
-    weight, intercept = _linear(head, training, bias)
-    raws = {"constant": (None, bias), "linear": (weight, intercept)}
-    baselines = {name: Baseline(head, *parameters) for name, parameters in raws.items()}
+    judges: dict[str, Head] = {"constant": head, "linear": head}
+    baselines = _fit(judges, head, training)
+    for name, baseline in baselines.items():
+        judges[name] = head.refit(baseline.raw(held_out.features), held_out.target, held_out.ones_or_weight())
+    return {name: dataclasses.replace(baseline, head=judges[name]) for name, baseline in baselines.items()}
+
+
+def refit_baselines(baselines: dict[str, Baseline], head: Head, rows: Rows) -> dict[str, Baseline]:
+    """The same predictors learned from all rows, with the scales that rows held out have given them."""
+    return _fit({name: baseline.head for name, baseline in baselines.items()}, head, rows)
+
+
+def _fit(judges: dict[str, Head], head: Head, rows: Rows) -> dict[str, Baseline]:
+    bias = head.initial_bias(rows.target, rows.ones_or_weight())
+    weight, intercept = _linear(head, rows, bias)
     return {
-        name: Baseline(
-            head.refit(baseline.raw(held_out.features), held_out.target, held_out.ones_or_weight()),
-            baseline.weight,
-            baseline.bias,
-        )
-        for name, baseline in baselines.items()
+        "constant": Baseline(judges["constant"], None, bias),
+        "linear": Baseline(judges["linear"], weight, intercept),
     }
 
 

@@ -50,18 +50,20 @@ class TableEstimator(BaseEstimator):
         head: str | Head | None = None,
         hidden: Sequence[int] = (256, 256),
         activation: str = "silu",
-        dropout: float = 0.1,
+        dropout: float | None = None,
         bins: int = 16,
         optimizer: str = "adamw",
         learning_rate: float = 2e-3,
-        weight_decay: float = 1e-2,
+        weight_decay: float | None = None,
         momentum: float = 0.9,
         schedule: str = "constant",
+        shuffle: bool = True,
         batch_size: int | None = None,
         max_epochs: int | None = None,
         patience: int | None = None,
         average: float = 0.99,
         validation_fraction: float = 0.15,
+        refit: bool | None = None,
         keep: Collection[str] = (),
         max_categories: int = 64,
         device: str = "cpu",
@@ -78,11 +80,13 @@ class TableEstimator(BaseEstimator):
         self.weight_decay = weight_decay
         self.momentum = momentum
         self.schedule = schedule
+        self.shuffle = shuffle
         self.batch_size = batch_size
         self.max_epochs = max_epochs
         self.patience = patience
         self.average = average
         self.validation_fraction = validation_fraction
+        self.refit = refit
         self.keep = keep
         self.max_categories = max_categories
         self.device = device
@@ -116,6 +120,7 @@ class TableEstimator(BaseEstimator):
             self._network_options(),
             self._recipe(),
             validation_fraction=self.validation_fraction,
+            refit=self.refit,
             device=self.device,
             seed=self._seed(),
             verbose=self.verbose,
@@ -130,21 +135,20 @@ class TableEstimator(BaseEstimator):
         return self
 
     def _partial_fit(self, task: Task, *, first: bool) -> Self:
-        recipe = self._recipe()
+        plan = self._recipe().plan(len(task.table), classes=task.head.over_classes)
         if first:
             model, _ = start_model(
                 task,
                 self._encoder(),
                 self._network_options(),
-                np.arange(len(task.table)),
                 device=self.device,
                 seed=self._seed(),
             )
             self._adopt(model)
-            self._optimizer = recipe.build_optimizer(model.network)
+            self._optimizer = plan.build_optimizer(model.network)
             self._generator = torch.Generator().manual_seed(self._seed())
             self.loss_curve_, self.validation_curve_, self.best_epoch_, self.n_iter_ = [], [], 0, 0
-        loss = pass_once(self.model_, task, self._optimizer, recipe, generator=self._generator)
+        loss = pass_once(self.model_, task, self._optimizer, plan, generator=self._generator)
         self.loss_curve_.append(loss)
         self.n_iter_ += 1
         self.best_epoch_ = self.n_iter_
@@ -171,6 +175,7 @@ class TableEstimator(BaseEstimator):
             weight_decay=self.weight_decay,
             momentum=self.momentum,
             schedule=self.schedule,
+            shuffle=self.shuffle,
             batch_size=self.batch_size,
             max_epochs=self.max_epochs,
             patience=self.patience,
@@ -217,6 +222,10 @@ class TableEstimator(BaseEstimator):
             y = array[:, 0]
             array = y
         values, present = (array, np.ones(len(array), dtype=bool)) if array.ndim == 2 else present_values(y)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise InputError("Input y contains infinity. Remove those rows, or leave the cell empty.")
+        if not present.any():
+            raise InputError("Input y contains NaN: no row has a target, so there is nothing to learn from.")
         if not present.all():
             warnings.warn(
                 f"{len(array) - present.sum()} of {len(array)} rows have no target and are left out.",
@@ -243,9 +252,10 @@ class Classifier(ClassifierMixin, TableEstimator):
         class_weight: ``None``, ``"balanced"`` (each class counts the same in all), or a weight per class. It shifts the
             predicted probabilities towards rare classes; leave it out where probabilities matter.
         hidden, activation, dropout, bins: the network; see :class:`lastlayer.networks.TabularNetwork`.
-        optimizer, learning_rate, weight_decay, momentum, schedule, batch_size, max_epochs, patience, average: see
-            :class:`lastlayer.training.Recipe`.
+        optimizer, learning_rate, weight_decay, momentum, schedule, shuffle, batch_size, max_epochs, patience,
+            average: see :class:`lastlayer.training.Recipe`.
         validation_fraction: share of the rows held out to stop by; 0 for none.
+        refit: learn again from all rows once it is known when to stop; ``None`` for where they are fewer than 10 000.
         keep: columns to use although they look like an identifier or free text.
         max_categories: columns per category column at most; rarer categories share one.
         device: where to train, ``"cpu"`` or ``"cuda"``.
@@ -273,18 +283,20 @@ class Classifier(ClassifierMixin, TableEstimator):
         class_weight: str | dict[Any, float] | None = None,
         hidden: Sequence[int] = (256, 256),
         activation: str = "silu",
-        dropout: float = 0.1,
+        dropout: float | None = None,
         bins: int = 16,
         optimizer: str = "adamw",
         learning_rate: float = 2e-3,
-        weight_decay: float = 1e-2,
+        weight_decay: float | None = None,
         momentum: float = 0.9,
         schedule: str = "constant",
+        shuffle: bool = True,
         batch_size: int | None = None,
         max_epochs: int | None = None,
         patience: int | None = None,
         average: float = 0.99,
         validation_fraction: float = 0.15,
+        refit: bool | None = None,
         keep: Collection[str] = (),
         max_categories: int = 64,
         device: str = "cpu",
@@ -302,11 +314,13 @@ class Classifier(ClassifierMixin, TableEstimator):
             weight_decay=weight_decay,
             momentum=momentum,
             schedule=schedule,
+            shuffle=shuffle,
             batch_size=batch_size,
             max_epochs=max_epochs,
             patience=patience,
             average=average,
             validation_fraction=validation_fraction,
+            refit=refit,
             keep=keep,
             max_categories=max_categories,
             device=device,
@@ -422,9 +436,10 @@ class Regressor(RegressorMixin, TableEstimator):
         head: ``"gaussian"`` (squared error, the mean; what ``None`` means), ``"laplace"`` (absolute error, the median),
             ``"unit_interval"`` (a share in [0, 1]), or such a head.
         hidden, activation, dropout, bins: the network; see :class:`lastlayer.networks.TabularNetwork`.
-        optimizer, learning_rate, weight_decay, momentum, schedule, batch_size, max_epochs, patience, average: see
-            :class:`lastlayer.training.Recipe`.
+        optimizer, learning_rate, weight_decay, momentum, schedule, shuffle, batch_size, max_epochs, patience,
+            average: see :class:`lastlayer.training.Recipe`.
         validation_fraction: share of the rows held out to stop by and to fit the scale to; 0 for none.
+        refit: learn again from all rows once it is known when to stop; ``None`` for where they are fewer than 10 000.
         keep: columns to use although they look like an identifier or free text.
         max_categories: columns per category column at most; rarer categories share one.
         device: where to train, ``"cpu"`` or ``"cuda"``.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.optim import Optimizer
 
-from lastlayer.baselines import fit_baselines
+from lastlayer.baselines import fit_baselines, refit_baselines
 from lastlayer.checks import InputError, LastLayerWarning
 from lastlayer.heads import Head
 from lastlayer.initialization import start_as_constant
@@ -22,7 +24,21 @@ from lastlayer.networks import PiecewiseLinear, TabularNetwork
 from lastlayer.preprocessing import TableEncoder
 from lastlayer.preprocessing.frames import Frame
 from lastlayer.preprocessing.target_coding import ClassCoding, QuantityCoding, TargetCoding
-from lastlayer.training import History, Recipe, Rows, forward, hold_out, one_epoch, progress_bar, train
+from lastlayer.training import (
+    History,
+    Plan,
+    Recipe,
+    Rows,
+    forward,
+    hold_out,
+    one_epoch,
+    one_thread,
+    progress_bar,
+    train,
+)
+
+# Below this many training rows the rows held out are worth a second fit on all of them.
+_WORTH_REFITTING = 10_000
 
 
 @dataclass(frozen=True)
@@ -32,25 +48,25 @@ class NetworkOptions:
     Attributes:
         hidden: widths of the hidden layers.
         activation: between them.
-        dropout: share of hidden units dropped while training.
+        dropout: share of hidden units dropped while training; ``None`` for 0.3 for classes and 0.1 for quantities.
         bins: piecewise-linear bins per numeric column; 0 for none.
     """
 
     hidden: Sequence[int] = (256, 256)
     activation: str = "silu"
-    dropout: float = 0.1
+    dropout: float | None = None
     bins: int = 16
 
     def __post_init__(self) -> None:
         if any(isinstance(units, bool) or int(units) != units or units < 1 for units in self.hidden):
             raise InputError(f"hidden is {self.hidden!r}; expected widths such as (256, 256).")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"dropout is {self.dropout!r}; expected a number in [0, 1).")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise InputError(f"dropout is {self.dropout!r}; expected a number in [0, 1), or None.")
         if isinstance(self.bins, bool) or int(self.bins) != self.bins or self.bins < 0:
             raise InputError(f"bins is {self.bins!r}; expected a whole number of 0 or more.")
 
     def build(self, encoder: TableEncoder, features: NDArray[np.float32], head: Head) -> TabularNetwork:
-        """The network for these training features, its weights drawn from PyTorch's random state."""
+        """The network for features encoded so, its weights drawn from PyTorch's random state."""
         numeric = encoder.numeric_width_
         return TabularNetwork(
             inputs=features.shape[1],
@@ -58,7 +74,7 @@ class NetworkOptions:
             outputs=head.raw_size,
             hidden=self.hidden,
             activation=self.activation,
-            dropout=self.dropout,
+            dropout=(0.3 if head.over_classes else 0.1) if self.dropout is None else self.dropout,
             codes=PiecewiseLinear.learn(features[:, :numeric], self.bins),
         )
 
@@ -87,21 +103,16 @@ class Task:
 
 
 def start_model(
-    task: Task,
-    encoder: TableEncoder,
-    options: NetworkOptions,
-    index: NDArray[np.int64],
-    *,
-    device: str,
-    seed: int,
+    task: Task, encoder: TableEncoder, options: NetworkOptions, *, device: str, seed: int
 ) -> tuple[Model, Rows]:
-    """The model before its first step, its encoder and coding learned from the rows named, and those rows encoded.
+    """The model before its first step, and the task's rows as it reads them.
 
-    It predicts the best constant. Weights are drawn from ``seed``; the caller's random state is left as it was.
+    Encoder, codes and the coding of a quantity are learned from all rows, which no label enters; the network predicts
+    the best constant. Weights are drawn from ``seed``; the caller's random state is left as it was.
     """
-    encoder.fit(task.table[index])
-    coding = task.coding or QuantityCoding.learn(task.target[index], standardize=task.head.standardizes)
-    rows = encode_rows(task, encoder, coding, index)
+    encoder.fit(task.table)
+    coding = task.coding or QuantityCoding.learn(task.target, standardize=task.head.standardizes)
+    rows = encode_rows(task, encoder, coding)
     task.head.check_target(rows.target)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -117,74 +128,96 @@ def fit_model(
     recipe: Recipe,
     *,
     validation_fraction: float,
+    refit: bool | None,
     device: str,
     seed: int,
     verbose: bool,
 ) -> tuple[Model, History]:
-    """Fits everything: the encoder and the network on the training rows, the head's scale on the rows held out.
+    """Fits everything, and returns the model with the history of the training that rows were held out from.
 
-    Same machine, same seed, same data: the same model, bit for bit.
+    The network learns from the training rows; the rows held out say when to stop, give the head its scale and the
+    record its figures. With ``refit`` (``None``: where there are few rows) the network then starts again and learns
+    from all rows for as many epochs as were best. Same machine, same seed, same data: the same model, bit for bit.
     """
     if not 0 <= validation_fraction < 1:
         raise InputError(f"validation_fraction is {validation_fraction!r}; expected a number in [0, 1).")
-    classes = task.coding.encode(task.target) if isinstance(task.coding, ClassCoding) else None
-    train_index, held_index = hold_out(
-        len(task.table), validation_fraction, np.random.RandomState(seed), classes=classes
-    )
-    model, training = start_model(task, encoder, options, train_index, device=device, seed=seed)
-    held_out = encode_rows(task, encoder, model.coding, held_index)
-    task.head.check_target(held_out.target)
+    model, rows = start_model(task, encoder, options, device=device, seed=seed)
+    start = copy.deepcopy(model.network)
+    classes = rows.target.numpy() if isinstance(model.coding, ClassCoding) else None
+    index = hold_out(len(rows), validation_fraction, np.random.RandomState(seed), classes=classes)
+    training, held_out = (rows.take(torch.from_numpy(part)) for part in index)
+    spared = len(held_out) > 0
+    judged = held_out if spared else training
 
-    with progress_bar(headline(task.head), shown=verbose) as watch, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        history = train(
-            model.network,
-            task.head,
-            training.to(device),
-            held_out.to(device) if len(held_out) else None,
-            recipe,
-            generator=torch.Generator().manual_seed(seed),
-            headline=lambda raw, target: headline_value(task.head, model.coding, raw, target),
-            watch=watch,
-        )
+    plan = recipe.plan(len(training), classes=task.head.over_classes)
+    history = _train(model, training, held_out if spared else None, plan, seed=seed, verbose=verbose)
     _warn_of_ending(history)
-
-    judged = held_out if len(held_out) else training
     raw = forward(model.network, judged.features.to(device)).cpu()
     model.head = task.head.refit(raw, judged.target, judged.ones_or_weight())
     model.baselines = fit_baselines(task.head, training, judged)
+    figures = model.score_rows(judged)
+
+    few = len(training) < _WORTH_REFITTING if refit is None else refit
+    final = few and spared and history.best_epoch > 0 and history.stopped in ("patience", "max_epochs")
+    if final:
+        judged_network, model.network = model.network, start
+        whole = dataclasses.replace(plan, max_epochs=history.best_epoch)
+        if _train(model, rows, None, whole, seed=seed, verbose=verbose).stopped == "interrupted":
+            model.network, final = judged_network, False
+        else:
+            model.baselines = refit_baselines(model.baselines, task.head, rows)
+
     model.record = {
         "rows": {"training": len(training), "held_out": len(held_out)},
-        "judged_on": "held-out rows" if len(held_out) else "training rows: too few to hold any out",
+        "judged_on": "held-out rows" if spared else "training rows: too few to hold any out",
+        "refitted_on_all_rows": final,
         "seed": seed,
+        "plan": dataclasses.asdict(plan),
         "training": history.to_dict(),
-        "figures": model.score_rows(judged),
+        "figures": figures,
         **task.notes,
     }
     return model, history
 
 
-def pass_once(model: Model, task: Task, optimizer: Optimizer, recipe: Recipe, *, generator: torch.Generator) -> float:
+def _train(model: Model, training: Rows, held_out: Rows | None, plan: Plan, *, seed: int, verbose: bool) -> History:
+    """Trains the model's network where it is; its dropout and shuffles are drawn from ``seed``."""
+    watching = progress_bar(headline(model.head), shown=verbose)
+    with watching as watch, one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return train(
+            model.network,
+            model.head,
+            training.to(model.device),
+            None if held_out is None else held_out.to(model.device),
+            plan,
+            generator=torch.Generator().manual_seed(seed),
+            headline=lambda raw, target: headline_value(model.head, model.coding, raw, target),
+            watch=watch,
+        )
+
+
+def pass_once(model: Model, task: Task, optimizer: Optimizer, plan: Plan, *, generator: torch.Generator) -> float:
     """One pass over the rows of a task with a model that has started; returns the mean training loss.
 
     A constant scale is fitted to these rows before the pass, while the network has not yet learned from them.
     """
-    everything = np.arange(len(task.table))
-    rows = encode_rows(task, model.encoder, model.coding, everything).to(str(model.device))
+    rows = encode_rows(task, model.encoder, model.coding)
     task.head.check_target(rows.target)
-    model.head = task.head.refit(forward(model.network, rows.features), rows.target, rows.ones_or_weight())
-    with torch.random.fork_rng(devices=[]):
+    raw = forward(model.network, rows.features.to(model.device)).cpu()
+    model.head = task.head.refit(raw, rows.target, rows.ones_or_weight())
+    with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-        loss = one_epoch(model.network, None, task.head, optimizer, rows, recipe, 1, generator=generator)
+        loss = one_epoch(model.network, None, task.head, optimizer, rows.to(model.device), plan, 1, generator=generator)
     model.network.eval()
     return loss
 
 
-def encode_rows(task: Task, encoder: TableEncoder, coding: TargetCoding, index: NDArray[np.int64]) -> Rows:
-    """The rows named, as tensors on the CPU."""
-    features = torch.from_numpy(encoder.transform(task.table[index]))
-    target = torch.from_numpy(np.asarray(coding.encode(task.target[index])))
-    weight = None if task.weight is None else torch.from_numpy(task.weight[index].astype(np.float32))
+def encode_rows(task: Task, encoder: TableEncoder, coding: TargetCoding) -> Rows:
+    """The task's rows as tensors on the CPU."""
+    features = torch.from_numpy(encoder.transform(task.table))
+    target = torch.from_numpy(np.asarray(coding.encode(task.target)))
+    weight = None if task.weight is None else torch.from_numpy(task.weight.astype(np.float32))
     return Rows(features, target, weight)
 
 

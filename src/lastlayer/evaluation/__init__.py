@@ -4,7 +4,7 @@
 ``evaluate`` holds the ways to run one.
 """
 
-from lastlayer.evaluation.evaluate import evaluate, mean_and_gradient
+from lastlayer.evaluation.evaluate import evaluate, mean_and_gradient, to_computed
 from lastlayer.evaluation.formula import Formula, Scaled, Summed, weighted_mean
 
-__all__ = ["Formula", "Scaled", "Summed", "evaluate", "mean_and_gradient", "weighted_mean"]
+__all__ = ["Formula", "Scaled", "Summed", "evaluate", "mean_and_gradient", "to_computed", "weighted_mean"]

@@ -61,13 +61,17 @@ def mean_and_gradient(
     return quotient(values.sum(), normalizer), quotient(gradient, normalizer).to(raw.dtype)
 
 
+def to_computed(raw: Tensor) -> Tensor:
+    """Raw output in the dtype it is computed in: half precision in float32."""
+    check_floating(raw, what="raw")
+    return raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
+
+
 def _prepare(
     formula: Formula, raw: Tensor, target: Tensor, sample_weight: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Raw output in the dtype it is computed in, the target as the formula takes it, the weight of every value."""
-    check_floating(raw, what="raw")
-    if raw.dtype in (torch.float16, torch.bfloat16):
-        raw = raw.float()
+    raw = to_computed(raw)
     target = formula.conform(raw, target)
     if sample_weight is None:
         return raw, target, None

@@ -46,6 +46,7 @@ class Bernoulli(Head):
         reference="SPEC A1",
     )
     support = UNIT
+    over_classes = True
 
     @property
     def raw_size(self) -> int:
@@ -94,6 +95,7 @@ class Categorical(Head):
         likelihood="Categorical",
         reference="SPEC A2",
     )
+    over_classes = True
 
     def __post_init__(self) -> None:
         _check_count(self.classes, 2, "classes", self)
@@ -163,6 +165,7 @@ class MultiLabel(Head):
         reference="SPEC A3",
     )
     support = UNIT
+    over_classes = True
 
     def __post_init__(self) -> None:
         _check_count(self.labels, 1, "labels", self)

@@ -30,6 +30,8 @@ class Head(ABC):
     support: ClassVar[Interval | None] = None
     #: Whether a target may be shifted and scaled: true of real numbers, never of classes or shares.
     standardizes: ClassVar[bool] = False
+    #: Whether the target is classes or labels, and not a quantity.
+    over_classes: ClassVar[bool] = False
 
     @property
     @abstractmethod

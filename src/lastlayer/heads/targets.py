@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -35,7 +36,7 @@ def present_values(target: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         raise InputError(f"the target has shape {array.shape}; expected one column.")
     if array.dtype.kind != "O":
         return _without_nan(array, np.ones(array.shape, dtype=bool))
-    present = np.array([cell is not None and cell == cell for cell in array], dtype=bool)
+    present = np.array([not _is_missing(cell) for cell in array], dtype=bool)
     return _natural(array[present]), present
 
 
@@ -61,11 +62,23 @@ def _natural(values: NDArray[Any]) -> NDArray[Any]:
     """Objects that are all booleans or all numbers as such; everything else as strings."""
     if values.dtype.kind != "O":
         return values
-    cells = values.tolist()
+    cells = [_plain(cell) for cell in values.tolist()]
     kinds = {type(cell) for cell in cells}
+    if cells and all(isinstance(cell, date) for cell in cells):
+        return np.array([cell.isoformat()[:10] for cell in cells], dtype="datetime64[D]")
     if kinds <= {bool} or kinds <= {int, float} or all(isinstance(cell, np.datetime64) for cell in cells):
         return np.array(cells)
     return np.array([str(cell) for cell in cells], dtype=object)
+
+
+def _is_missing(cell: Any) -> bool:
+    """``None``, NaN, or the NA of pandas, which is equal to nothing and has no truth value."""
+    return cell is None or type(cell).__name__ == "NAType" or bool(cell != cell)
+
+
+def _plain(cell: Any) -> Any:
+    """A NumPy scalar of a mixed list as the Python number or text it stands for."""
+    return cell.item() if isinstance(cell, np.generic) and cell.dtype.kind in "biufSU" else cell
 
 
 def _without_nan(values: NDArray[Any], present: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:

@@ -74,9 +74,11 @@ class BinaryCrossEntropyFormula(Formula):
         return gradient if self.weight is None else self.weight * gradient
 
     def optimal_constant(self, target: Tensor, sample_weight: Tensor) -> Tensor:
-        mean = weighted_mean(target, sample_weight)
-        positive = mean if self.pos_weight is None else self.pos_weight * mean
-        return torch.log(positive) - torch.log1p(-mean)
+        # Both means, not 1 − mean: a rounded mean may exceed 1, and its complement would have no logarithm.
+        positive, negative = weighted_mean(target, sample_weight), weighted_mean(1.0 - target, sample_weight)
+        if self.pos_weight is not None:
+            positive = self.pos_weight * positive
+        return torch.log(positive) - torch.log(negative)
 
 
 def binary_cross_entropy(

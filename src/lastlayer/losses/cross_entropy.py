@@ -111,14 +111,15 @@ class CrossEntropyFormula(Formula):
             wanted = self._wanted(target)
             return wanted.sum(-1, keepdim=True) * probability - wanted
         index = self._index(target).unsqueeze(-1)
+        if self.weight is None and not self.label_smoothing:
+            return self._uncounted_to_zero(probability.scatter(-1, index, -1.0, reduce="add"), target)
         hard = torch.full_like(probability[..., :1], 1.0 - self.label_smoothing)
         if self.weight is not None:
             hard = self.weight.to(hard.dtype)[index] * hard
+        gradient = hard * probability
         if self.label_smoothing:
             smoothing = self._smoothing(probability)
             gradient = (hard + smoothing.sum()) * probability - smoothing
-        else:
-            gradient = probability if self.weight is None else hard * probability
         return self._uncounted_to_zero(gradient.scatter_add(-1, index, -hard), target)
 
     def normalizing_weight(self, raw: Tensor, target: Tensor) -> Tensor | None:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from lastlayer.checks import check_choice
-from lastlayer.evaluation import Formula, evaluate
+from lastlayer.evaluation import Formula, evaluate, to_computed
 from lastlayer.evaluation.reduction import REDUCTIONS
 from lastlayer.facts import LossFacts
 
@@ -35,14 +35,13 @@ class Loss(nn.Module, ABC):
         return self.formula.facts
 
     def value(self, raw: Tensor, target: Tensor) -> Tensor:
-        """The loss of every sample, not reduced."""
-        formula = self.formula
-        return formula.value(raw, formula.conform(raw, target))
+        """The loss of every sample, not reduced; of half precision in float32."""
+        return evaluate(self.formula, raw, target, reduction="none")
 
     def gradient(self, raw: Tensor, target: Tensor) -> Tensor:
         """The derivative of every sample's loss with respect to its raw output, in closed form."""
-        formula = self.formula
-        return formula.gradient(raw, formula.conform(raw, target))
+        formula, computed = self.formula, to_computed(raw)
+        return formula.gradient(computed, formula.conform(computed, target)).to(raw.dtype)
 
     def forward(
         self,

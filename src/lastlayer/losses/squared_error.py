@@ -99,7 +99,9 @@ class SigmoidSquaredErrorFormula(Formula):
         return 2.0 * (probability - target) * probability * torch.sigmoid(-raw)
 
     def optimal_constant(self, target: Tensor, sample_weight: Tensor) -> Tensor:
-        return torch.logit(weighted_mean(target, sample_weight))
+        # Not the logit of the mean, which may be rounded past 1.
+        positive, negative = weighted_mean(target, sample_weight), weighted_mean(1.0 - target, sample_weight)
+        return torch.log(positive) - torch.log(negative)
 
 
 def squared_error(

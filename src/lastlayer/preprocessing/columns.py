@@ -11,10 +11,11 @@ import narwhals.stable.v2 as nw
 import numpy as np
 
 from lastlayer.checks import InputError
-from lastlayer.preprocessing.frames import Frame, as_frame, is_moment, number_cells
+from lastlayer.preprocessing.frames import Frame, as_frame, is_moment, listed, number_cells
 
 USED = ("numeric", "boolean", "categorical", "date")
-LEFT_OUT = ("empty", "constant", "identifier", "text", "unsupported")
+LEFT_OUT_UNLESS_KEPT = ("constant", "identifier", "text")
+LEFT_OUT = (*LEFT_OUT_UNLESS_KEPT, "empty", "unsupported")
 
 # In fewer rows a column may count up, or never repeat, by accident.
 _ENOUGH_ROWS = 20
@@ -60,15 +61,16 @@ def describe_columns(frame: Any, *, keep: Collection[str] = ()) -> list[Column]:
     keep = {keep} if isinstance(keep, str) else set(keep)
     unknown = keep.difference(frame.columns)
     if unknown:
-        names = ", ".join(map(repr, sorted(unknown)))
-        raise InputError(f"keep names {names}, and the table has no such column. It has: {', '.join(frame.columns)}.")
+        raise InputError(
+            f"keep names {listed(sorted(unknown))}, and the table has no such column. It has: {listed(frame.columns)}."
+        )
 
     numbers = _number_facts(frame)
     columns = []
     for name, dtype in frame.schema.items():
         fact = numbers[name] if name in numbers else _other_facts(frame[name])
         kind, why = _reason_to_leave_out(frame, name, dtype, fact)
-        if kind and not (name in keep and kind in ("constant", "identifier", "text")):
+        if kind and not (name in keep and kind in LEFT_OUT_UNLESS_KEPT):
             columns.append(Column(name, kind, fact.missing, f"{name!r} is left out: {why}"))
         else:
             columns.append(Column(name, _natural_kind(dtype), fact.missing))

@@ -44,7 +44,7 @@ def as_frame(table: Any) -> Frame:
         frame = nw.from_native(table)
     except TypeError:
         raise KindError(
-            f"a {type(table).__name__} is not a table. Pass pandas, polars or pyarrow, or a 2-D array, dense and not sparse."
+            f"a {type(table).__name__} is not a table. Pass pandas, polars, pyarrow or a 2-D array, not sparse."
         ) from None
     if isinstance(frame, nw.LazyFrame):
         frame = frame.collect()
@@ -69,10 +69,9 @@ def number_cells(frame: Frame, names: Sequence[str], expected: str = "numbers") 
     cells = np.full((len(frame), len(names)), np.nan, order="F")
     ready = [index for index, name in enumerate(names) if name in schema and _is_number(schema[name])]
     if ready:
-        floats = frame.select(nw.col(*(names[index] for index in ready)).cast(nw.Float64()))
-        # Not floats.to_numpy(): for pandas columns backed by pyarrow it gives objects.
-        for index, column in zip(ready, floats.iter_columns(), strict=True):
-            cells[:, index] = column.to_numpy()
+        # Not the whole frame's to_numpy(): for pandas columns backed by pyarrow it gives objects.
+        for index, column in zip(ready, frame.select([names[index] for index in ready]).iter_columns(), strict=True):
+            cells[:, index] = (column if column.dtype == nw.Float64 else column.cast(nw.Float64())).to_numpy()
     for name in set(names).intersection(schema).difference(names[index] for index in ready):
         _refuse_filled(frame[name], expected)
     return cells
@@ -103,6 +102,12 @@ def text_cells(frame: Frame, name: str) -> list[str | None]:
     column = frame[name]
     missing = column.is_null().to_list()
     return [None if gone else _spelled(cell) for cell, gone in zip(column.to_list(), missing, strict=True)]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a message, the first ten of them."""
+    shown = ", ".join(map(repr, names[:10]))
+    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"
 
 
 def is_moment(dtype: Any) -> bool:
@@ -197,4 +202,4 @@ def _moment(day: date) -> datetime:
 def _check_unique(names: Sequence[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise InputError(f"more than one column is named {', '.join(map(repr, twice))}. Rename them.")
+        raise InputError(f"more than one column is named {listed(twice)}. Rename them.")

@@ -154,7 +154,7 @@ def _read_text(path: Path, kind: str, thousands: bool) -> polars.DataFrame:
     separator = "\t" if kind.startswith(".tsv") else _comma_or_semicolon(content)
     try:
         # The header is read as a row, because polars would rename duplicates silently.
-        rows = polars.read_csv(content, has_header=False, infer_schema=False, separator=separator)
+        rows = polars.read_csv(content, has_header=False, infer_schema_length=0, separator=separator)
     except _DAMAGE as error:
         reason = _longest_line(content, separator) or _first_line(error)
         raise DataFileError(f"cannot read {path}: {reason}.") from None
@@ -212,7 +212,7 @@ def _read_parquet(path: Path) -> polars.DataFrame:
 
 def _read_archive(path: Path) -> polars.DataFrame:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
         lengths = Counter(len(array) for array in arrays.values() if array.ndim)
         rows = max(lengths, key=lambda length: (lengths[length], length), default=0)

@@ -13,6 +13,8 @@ from sklearn.preprocessing import StandardScaler
 # what a network would turn into infinity: a wild value at prediction.
 FARTHEST = 1e6
 
+_LARGEST, _SMALLEST = np.finfo(np.float64).max, np.finfo(np.float64).tiny
+
 
 @dataclass(frozen=True)
 class Scaling:
@@ -35,11 +37,12 @@ class Scaling:
         shrunk = np.ldexp(cells, -exponent)
         imputer = SimpleImputer(strategy="median").fit(shrunk)
         scaler = StandardScaler(copy=False).fit(imputer.transform(shrunk))
+        learned = (imputer.statistics_, scaler.mean_, scaler.scale_)
+        with np.errstate(over="ignore"):  # a mean next to the largest float64 may round past it
+            median, mean, scale = (np.clip(np.ldexp(value, exponent), -_LARGEST, _LARGEST) for value in learned)
         # Shrunk columns lie inside (-1, 1) and so deviate by less than 1: a scale of 1 is how scikit-learn marks
         # a constant. A scale too small for a float64 becomes the smallest normal one.
-        scale = np.maximum(np.ldexp(scaler.scale_, exponent), np.finfo(np.float64).tiny)
-        scale[scaler.scale_ == 1.0] = 1.0
-        return cls(np.ldexp(imputer.statistics_, exponent), np.ldexp(scaler.mean_, exponent), scale)
+        return cls(median, mean, np.where(scaler.scale_ == 1.0, 1.0, np.maximum(scale, _SMALLEST)))
 
     def apply(self, cells: NDArray[np.float64]) -> NDArray[np.float64]:
         filled = np.where(np.isnan(cells), self.median, cells)

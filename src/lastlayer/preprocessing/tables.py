@@ -16,7 +16,7 @@ from lastlayer.checks import InputError, LastLayerWarning, ModelFolderError, Sha
 from lastlayer.preprocessing.categories import Vocabulary
 from lastlayer.preprocessing.columns import USED, Column, describe_columns
 from lastlayer.preprocessing.dates import DATE_PARTS, TIME_PARTS, date_parts, parts_of
-from lastlayer.preprocessing.frames import Frame, as_frame, is_array, moment_cells, number_cells, text_cells
+from lastlayer.preprocessing.frames import Frame, as_frame, is_array, listed, moment_cells, number_cells, text_cells
 from lastlayer.preprocessing.scaling import Scaling
 
 
@@ -68,7 +68,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             raise InputError(f"max_categories is {self.max_categories!r}; it should be an integer of 2 or more.")
         frame = as_frame(X)
         rows, width = len(frame), len(frame.columns)
-        for count, what in ((rows, "sample"), (width, "feature")):
+        for count, what in ((width, "feature"), (rows, "sample")):
             if count == 0:
                 raise InputError(
                     f"the table has 0 {what}(s) (shape=({rows}, {width})) while a minimum of 1 is required."
@@ -77,16 +77,20 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         if not any(column.used for column in columns):
             reasons = "\n".join(f"- {column.note}" for column in columns[:10])
             raise InputError(f"none of the {width} columns can be used:\n{reasons}")
-        self._set_columns(columns)
 
-        self.date_parts_ = {name: parts_of(moment_cells(frame, name)) for name in self._names("date")}
-        numeric, _, truths = self._read(frame)
-        self.scaling_ = Scaling.learn(numeric)
+        dates = {name: parts_of(moment_cells(frame, name)) for name in _names(columns, "date")}
+        numeric, _, truths = _read(frame, columns, dates)
         often_true = np.nanmean(truths, axis=0) >= 0.5
-        self.frequent_ = dict(zip(self._names("boolean"), often_true.tolist(), strict=True))
-        self.vocabularies_ = {
-            name: Vocabulary.learn(text_cells(frame, name), self.max_categories) for name in self._names("categorical")
+        vocabularies = {
+            name: Vocabulary.learn(text_cells(frame, name), self.max_categories)
+            for name in _names(columns, "categorical")
         }
+        # Only now, so that a table which cannot be learned from leaves what was learned before.
+        self._set_columns(columns)
+        self.date_parts_ = dates
+        self.scaling_ = Scaling.learn(numeric)
+        self.frequent_ = dict(zip(_names(columns, "boolean"), often_true.tolist(), strict=True))
+        self.vocabularies_ = vocabularies
         return self
 
     def _set_columns(self, columns: list[Column]) -> None:
@@ -99,7 +103,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
     def transform(self, X: Any) -> NDArray[np.float32]:
         check_is_fitted(self)
         frame = self._expected_frame(X)
-        numeric, missing, truths = self._read(frame)
+        numeric, missing, truths = _read(frame, self.columns_, self.date_parts_)
         blocks = [
             self.scaling_.apply(numeric),
             missing[:, self._had_missing()],
@@ -110,11 +114,11 @@ class TableEncoder(TransformerMixin, BaseEstimator):
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         check_is_fitted(self)
-        names = self._names("numeric")
+        names = _names(self.columns_, "numeric")
         names += [f"{name} {part}" for name, parts in self.date_parts_.items() for part in parts]
-        sources = np.array(self._names("numeric", "date", "boolean"), dtype=object)
+        sources = np.array(_names(self.columns_, "numeric", "date", "boolean"), dtype=object)
         names += [f"{name} is missing" for name in sources[self._had_missing()]]
-        names += self._names("boolean")
+        names += _names(self.columns_, "boolean")
         for name, vocabulary in self.vocabularies_.items():
             names += vocabulary.feature_names(name)
         return np.array(names, dtype=object)
@@ -133,32 +137,17 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         absent = [name for name in used if name not in present]
         if len(absent) == len(used):
             raise InputError(
-                f"the table has none of the columns learned from: {_listed(used)}. It has: {_listed(frame.columns)}."
+                f"the table has none of the columns learned from: {listed(used)}. It has: {listed(frame.columns)}."
             )
         if absent:
-            message = f"the table has no column {_listed(absent)}; all its cells are taken as missing."
+            message = f"the table has no column {listed(absent)}; all its cells are taken as missing."
             warnings.warn(message, LastLayerWarning, stacklevel=3)
         return frame
-
-    def _read(self, frame: Frame) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
-        """Numbers with the parts of dates (not yet scaled), what is missing of each column, and 0/1 for booleans."""
-        numbers = number_cells(frame, self._names("numeric"))
-        _refuse(np.isinf(numbers), numbers, self._names("numeric"), "a finite number")
-        truths = number_cells(frame, self._names("boolean"), expected="true or false")
-        _refuse(~np.isin(truths, (0, 1)) & ~np.isnan(truths), truths, self._names("boolean"), "true or false (1 or 0)")
-        moments = [moment_cells(frame, name) for name in self.date_parts_]
-        dates = [date_parts(cells, parts) for cells, parts in zip(moments, self.date_parts_.values(), strict=True)]
-        missing = np.column_stack([np.isnan(numbers), *map(np.isnat, moments), np.isnan(truths)])
-        return np.column_stack([numbers, *dates]), missing, truths
-
-    def _names(self, *kinds: str) -> list[str]:
-        """Names of columns, kind by kind."""
-        return [column.name for kind in kinds for column in self.columns_ if column.kind == kind]
 
     def _had_missing(self) -> NDArray[np.bool_]:
         """Which numeric, date and boolean columns had missing cells in training."""
         missing = {column.name: column.missing for column in self.columns_}
-        return np.array([missing[name] > 0 for name in self._names("numeric", "date", "boolean")], dtype=bool)
+        return np.array([missing[name] > 0 for name in _names(self.columns_, "numeric", "date", "boolean")], dtype=bool)
 
     # --- what was learned ---------------------------------------------------------------------------------------------
 
@@ -184,7 +173,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             self.scaling_.median.tolist(), self.scaling_.mean.tolist(), self.scaling_.scale.tolist(), strict=True
         )
         scaled = [dict(zip(("median", "mean", "scale"), values, strict=True)) for values in statistics]
-        learned: dict[str, dict[str, Any]] = dict(zip(self._names("numeric"), scaled, strict=False))
+        learned: dict[str, dict[str, Any]] = dict(zip(_names(self.columns_, "numeric"), scaled, strict=False))
         rest = iter(scaled[len(learned) :])
         for name, parts in self.date_parts_.items():
             learned[name] = {"parts": {part: next(rest) for part in parts}}
@@ -240,6 +229,26 @@ class TableEncoder(TransformerMixin, BaseEstimator):
 _COLUMN_FIELDS = tuple(field.name for field in fields(Column))
 
 
+def _names(columns: list[Column], *kinds: str) -> list[str]:
+    """Names of columns, kind by kind."""
+    return [column.name for kind in kinds for column in columns if column.kind == kind]
+
+
+def _read(
+    frame: Frame, columns: list[Column], dates: dict[str, tuple[str, ...]]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+    """Numbers with the parts of dates (not yet scaled), what is missing of each column, and 0/1 for booleans."""
+    numeric, boolean = _names(columns, "numeric"), _names(columns, "boolean")
+    numbers = number_cells(frame, numeric)
+    _refuse(np.isinf(numbers), numbers, numeric, "a finite number")
+    truths = number_cells(frame, boolean, expected="true or false")
+    _refuse(~np.isin(truths, (0, 1)) & ~np.isnan(truths), truths, boolean, "true or false (1 or 0)")
+    moments = [moment_cells(frame, name) for name in dates]
+    parts = [date_parts(cells, names) for cells, names in zip(moments, dates.values(), strict=True)]
+    missing = np.column_stack([np.isnan(numbers), *map(np.isnat, moments), np.isnan(truths)])
+    return np.column_stack([numbers, *parts]), missing, truths
+
+
 def _refuse(wrong: NDArray[np.bool_], cells: NDArray[np.float64], names: list[str], expected: str) -> None:
     """Raise for the first cell that is marked as wrong."""
     if wrong.any():
@@ -248,8 +257,3 @@ def _refuse(wrong: NDArray[np.bool_], cells: NDArray[np.float64], names: list[st
             f"column {names[index]!r} holds {cells[row, index]:g} in row {row} (counting from 0). "
             f"Write {expected} there, or leave the cell empty."
         )
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(map(repr, names[:10]))
-    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"

@@ -2,22 +2,25 @@
 
 from lastlayer.training.loop import Epoch, History, forward, one_epoch, train
 from lastlayer.training.progress import progress_bar
-from lastlayer.training.recipe import OPTIMIZERS, Recipe
+from lastlayer.training.recipe import OPTIMIZERS, Plan, Recipe
 from lastlayer.training.rows import Rows
 from lastlayer.training.schedules import SCHEDULES
 from lastlayer.training.split import hold_out
 from lastlayer.training.step import step
+from lastlayer.training.threads import one_thread
 
 __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
     "Epoch",
     "History",
+    "Plan",
     "Recipe",
     "Rows",
     "forward",
     "hold_out",
     "one_epoch",
+    "one_thread",
     "progress_bar",
     "step",
     "train",

@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from lastlayer.heads import Head
-from lastlayer.training.recipe import Recipe
+from lastlayer.training.recipe import Plan
 from lastlayer.training.rows import Rows
-from lastlayer.training.schedules import SCHEDULES
 from lastlayer.training.step import step
 
 # Rows judged at once: enough to fill the matrix products, little enough to stay in cache.
@@ -87,7 +86,7 @@ def train(
     head: Head,
     training: Rows,
     validation: Rows | None,
-    recipe: Recipe,
+    plan: Plan,
     *,
     generator: torch.Generator,
     headline: Callable[[Tensor, Tensor], float],
@@ -103,18 +102,16 @@ def train(
         watch: called after every epoch with the history so far.
     """
     started = time.perf_counter()
-    rows = len(training)
-    optimizer = recipe.build_optimizer(network)
-    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.average)) if recipe.average else None
+    optimizer = plan.build_optimizer(network)
+    averaged = AveragedModel(network, multi_avg_fn=_average_of(plan.average)) if plan.average else None
     judged: nn.Module = network if averaged is None else averaged.module
-    history = History(most_epochs=recipe.most_epochs(rows))
-    patience = recipe.epochs_of_patience(rows)
+    history = History(most_epochs=plan.max_epochs)
     best_loss, best_weights = math.inf, _copy_weights(judged)
     if validation is not None:
         best_loss, _ = _judge(judged, head, validation, headline)
     try:
-        for number in range(1, history.most_epochs + 1):
-            training_loss = one_epoch(network, averaged, head, optimizer, training, recipe, number, generator=generator)
+        for number in range(1, plan.max_epochs + 1):
+            training_loss = one_epoch(network, averaged, head, optimizer, training, plan, number, generator=generator)
             validation_loss, figure = None, None
             if validation is not None:
                 validation_loss, figure = _judge(judged, head, validation, headline)
@@ -126,7 +123,7 @@ def train(
             if validation_loss is None or validation_loss < best_loss:
                 best_loss, best_weights, history.best_epoch = decisive, _copy_weights(judged), number
             watch(history)
-            if number - history.best_epoch >= patience:
+            if number - history.best_epoch >= plan.patience:
                 history.stopped = "patience"
                 break
     except KeyboardInterrupt:
@@ -143,26 +140,36 @@ def one_epoch(
     head: Head,
     optimizer: Optimizer,
     training: Rows,
-    recipe: Recipe,
+    plan: Plan,
     number: int,
     *,
     generator: torch.Generator,
 ) -> float:
     """One pass over the training rows; the mean of its batches' losses, each weighted by its rows."""
     network.train()
-    rows = len(training)
-    batch_size, most_epochs = recipe.rows_per_batch(rows), recipe.most_epochs(rows)
-    factor = SCHEDULES[recipe.schedule]
-    # Summed on the device: reading a loss at every step would make the host wait for it.
-    total = torch.zeros((), device=training.features.device)
-    for index, batch in enumerate(training.batches(batch_size, generator=generator)):
-        rate = recipe.learning_rate * factor(number - 1 + index * batch_size / rows, most_epochs)
+    losses, sizes, done = [], [], 0
+    for batch in training.batches(plan.batch_size, generator=generator, shuffle=plan.shuffle):
+        rate = plan.rate(number - 1 + done / len(training))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        total += step(network, head, optimizer, batch) * len(batch)
+        # Kept on the device: reading a loss at every step would make the host wait for it.
+        losses.append(step(network, head, optimizer, batch))
+        sizes.append(len(batch))
+        done += len(batch)
         if averaged is not None:
             averaged.update_parameters(network)
-    return float(total) / rows
+    size = torch.tensor(sizes, dtype=torch.float32, device=losses[0].device)
+    return float(torch.dot(torch.stack(losses), size) / size.sum())
+
+
+def _average_of(decay: float) -> Callable[..., None]:
+    """An exponential moving average that starts short: after t steps its decay is (1 + t)/(10 + t) at most."""
+
+    def update(averaged: list[Tensor], current: list[Tensor], steps: Tensor | int) -> None:
+        done = int(steps)
+        torch._foreach_lerp_(averaged, current, 1.0 - min(decay, (1 + done) / (10 + done)))
+
+    return update
 
 
 def _judge(

@@ -19,24 +19,72 @@ OPTIMIZERS = (*_ADAPTIVE, "sgd", "momentum")
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a network is trained.
+class Plan:
+    """How one network is trained on one table: every number settled.
 
     Attributes:
-        optimizer: ``"adam"``, ``"adamw"``, ``"momentum"`` (Nesterov's form not used) or ``"sgd"``.
-        learning_rate, weight_decay, momentum: as PyTorch's optimizers take them.
+        batch_size, max_epochs, patience, weight_decay: see :class:`Recipe`.
+        optimizer, learning_rate, momentum, schedule, shuffle, average: see :class:`Recipe`.
+    """
+
+    optimizer: str
+    learning_rate: float
+    weight_decay: float
+    momentum: float
+    schedule: str
+    shuffle: bool
+    batch_size: int
+    max_epochs: int
+    patience: int
+    average: float
+
+    def build_optimizer(self, network: nn.Module) -> Optimizer:
+        """PyTorch's optimizer over all parameters that learn; weight decay on matrices only, never on biases."""
+        parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        groups: list[dict[str, Any]] = [{"params": parameters, "weight_decay": 0.0}]
+        if self.weight_decay:
+            matrices = [parameter for parameter in parameters if parameter.dim() > 1]
+            others = [parameter for parameter in parameters if parameter.dim() <= 1]
+            groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        if self.optimizer in _ADAPTIVE:
+            # One kernel for all parameters of a group; PyTorch's default goes through them in Python.
+            return _ADAPTIVE[self.optimizer](groups, lr=self.learning_rate, fused=True)
+        momentum = self.momentum if self.optimizer == "momentum" else 0.0
+        return torch.optim.SGD(groups, lr=self.learning_rate, momentum=momentum, fused=True)
+
+    def rate(self, epoch: float) -> float:
+        """The learning rate after this many epochs, a fraction within one."""
+        return self.learning_rate * SCHEDULES[self.schedule](epoch, self.max_epochs)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How networks are trained; what is ``None`` is settled by the table's size and the kind of target.
+
+    The defaults were chosen on real tables: ``benchmarks/tables.py`` prints how they do, and its page says what each
+    ingredient is worth.
+
+    Attributes:
+        optimizer: ``"adamw"``, ``"adam"``, ``"momentum"`` or ``"sgd"``.
+        learning_rate, momentum: as PyTorch's optimizers take them.
+        weight_decay: on weight matrices; ``None`` for 512/rows, 4 at most, for classes, and 0.01 for quantities.
         schedule: a key of ``SCHEDULES``.
-        batch_size: rows in a mini-batch; ``None`` for a size that grows with the table.
-        max_epochs: passes over the data at most; ``None`` for enough of them on a small table.
-        patience: epochs without a lower validation loss before training stops; ``None`` for a rule by table size.
+        shuffle: a fresh random partition every epoch; otherwise the rows in their fixed order.
+        batch_size: rows in a mini-batch at most; ``None`` for the power of two next to 1/32 of the rows, 32 to 256.
+        max_epochs: passes over the data; ``None`` for 60, and 4000 steps at least: a small table needs steps.
+        patience: epochs without a lower validation loss before training stops; ``None`` for 16, and 500 steps at least.
         average: decay of the exponential moving average of the weights that is judged and kept; 0 for none.
+
+    Raises:
+        InputError: for a number or a name that is none of these.
     """
 
     optimizer: str = "adamw"
     learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
+    weight_decay: float | None = None
     momentum: float = 0.9
     schedule: str = "constant"
+    shuffle: bool = True
     batch_size: int | None = None
     max_epochs: int | None = None
     patience: int | None = None
@@ -45,39 +93,37 @@ class Recipe:
     def __post_init__(self) -> None:
         check_choice(self.optimizer, OPTIMIZERS, what="optimizer")
         check_choice(self.schedule, tuple(SCHEDULES), what="schedule")
-        for name, least in (("batch_size", 1), ("max_epochs", 1), ("patience", 1)):
+        for name in ("batch_size", "max_epochs", "patience"):
             count = getattr(self, name)
-            if count is not None and (isinstance(count, bool) or int(count) != count or count < least):
-                raise InputError(f"{name} is {count!r}; expected a whole number of {least} or more, or None.")
-        if not self.learning_rate > 0:
+            if count is not None and (isinstance(count, bool) or int(count) != count or count < 1):
+                raise InputError(f"{name} is {count!r}; expected a whole number of 1 or more, or None.")
+        if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate is {self.learning_rate!r}; expected a positive number.")
+        if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"weight_decay is {self.weight_decay!r}; expected a number of 0 or more, or None.")
         if not 0 <= self.average < 1:
             raise InputError(f"average is {self.average!r}; expected a number in [0, 1).")
 
-    def build_optimizer(self, network: nn.Module) -> Optimizer:
-        """The optimizer over all parameters; weight decay only on matrices, never on biases."""
-        matrices = [p for p in network.parameters() if p.requires_grad and p.dim() > 1]
-        others = [p for p in network.parameters() if p.requires_grad and p.dim() <= 1]
-        groups: list[dict[str, Any]] = [{"params": matrices, "weight_decay": self.weight_decay}]
-        groups.append({"params": others, "weight_decay": 0.0})
-        groups = [group for group in groups if group["params"]]
-        if self.optimizer in _ADAPTIVE:
-            # One kernel for all parameters; the default loops over them in Python.
-            return _ADAPTIVE[self.optimizer](groups, lr=self.learning_rate, fused=True)
-        momentum = self.momentum if self.optimizer == "momentum" else 0.0
-        return torch.optim.SGD(groups, lr=self.learning_rate, momentum=momentum, fused=True)
+    def plan(self, rows: int, *, classes: bool) -> Plan:
+        """Every number settled, for so many training rows.
 
-    def rows_per_batch(self, rows: int) -> int:
-        """The batch size for a table of this many rows: 1/32 of it, between 32 and 256, unless set."""
-        return min(rows, self.batch_size or min(256, max(32, rows // 32)))
-
-    def most_epochs(self, rows: int) -> int:
-        """60 passes, and 4000 steps at least, unless set: a small table needs steps more than passes."""
-        return self.max_epochs or max(60, math.ceil(4000 / self._steps(rows)))
-
-    def epochs_of_patience(self, rows: int) -> int:
-        """16 passes, and 500 steps at least, unless set."""
-        return self.patience or max(16, math.ceil(500 / self._steps(rows)))
-
-    def _steps(self, rows: int) -> int:
-        return math.ceil(rows / self.rows_per_batch(rows))
+        Args:
+            classes: whether the target is classes or labels, and not a quantity.
+        """
+        batch_size = min(rows, self.batch_size or min(256, max(32, 2 ** round(math.log2(max(rows, 32) / 32)))))
+        steps = math.ceil(rows / batch_size)
+        decay = self.weight_decay
+        if decay is None:
+            decay = min(4.0, 512 / rows) if classes else 0.01
+        return Plan(
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            weight_decay=decay,
+            momentum=self.momentum,
+            schedule=self.schedule,
+            shuffle=self.shuffle,
+            batch_size=batch_size,
+            max_epochs=self.max_epochs or max(60, math.ceil(4000 / steps)),
+            patience=self.patience or max(16, math.ceil(500 / steps)),
+            average=self.average,
+        )

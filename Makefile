@@ -1,0 +1,48 @@
+# make demo: the main job on a real table.   make test: every test.   Both set up all they need.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: venv demo test check format docs bench clean
+.DEFAULT_GOAL := help
+.PHONY: help
+help:
+	@grep -E '^# make' Makefile | sed 's/^# //; s/   /\n/g'
+
+venv: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,check]'
+	touch $@
+
+# make demo: what a newcomer sees first.
+demo: venv
+	$(BIN)/lastlayer fit data/penguins.csv.gz --target species --out demo/penguins --force
+	$(BIN)/lastlayer predict demo/penguins data/penguins.csv.gz --out demo/predictions.csv
+	$(BIN)/lastlayer evaluate demo/penguins data/penguins.csv.gz
+	head -n 4 demo/predictions.csv
+
+test: venv
+	$(BIN)/python -m pytest
+
+# make check: lint, format, types, import directions.
+check: venv
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_import_directions.py
+
+format: venv
+	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks
+
+# make bench: speed and quality beside other libraries, on the tables in DATA.   DATA=folder
+DATA ?= ../shared/data
+bench: venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/tables.py --data $(DATA)
+
+clean:
+	rm -rf .venv demo build .pytest_cache .mypy_cache .ruff_cache
