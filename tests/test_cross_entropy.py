@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from loss_properties import random
 from sklearn.utils.class_weight import compute_class_weight
 from torch.testing import assert_close
 
@@ -16,6 +15,7 @@ from lastlayer import losses
 from lastlayer.checks import DomainError, KindError, ShapeError
 from lastlayer.evaluation import mean_and_gradient
 from lastlayer.losses.cross_entropy import CrossEntropyFormula
+from loss_properties import random
 
 REDUCTIONS = ("mean", "sum", "none")
 reductions = pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -110,9 +110,7 @@ def test_closed_form_gradient_under_every_option(weight, label_smoothing, ignore
     value, gradient = mean_and_gradient(formula, raw, target, sample_weight=sample_weight)
     assert_close(value, loss.detach())
     assert_close(gradient, expected)
-    assert_close(
-        module.gradient(raw, target), torch.autograd.grad(module.value(raw, target).sum(), raw)[0]
-    )
+    assert_close(module.gradient(raw, target), torch.autograd.grad(module.value(raw, target).sum(), raw)[0])
 
 
 def test_everything_ignored_is_zero():
@@ -202,16 +200,17 @@ def test_binary_cross_entropy(reduction, weighted, positive):
     )
     module = losses.BinaryCrossEntropy(**options)
     scores = raw.requires_grad_()
-    assert_close(
-        module.gradient(scores, target), torch.autograd.grad(module.value(scores, target).sum(), scores)[0]
-    )
+    assert_close(module.gradient(scores, target), torch.autograd.grad(module.value(scores, target).sum(), scores)[0])
 
 
-def test_binary_weights_must_fit():
-    for option in ("weight", "pos_weight"):
-        for shape in ((2,), (20, 1, 3)):
-            with pytest.raises((ShapeError, RuntimeError)):
-                losses.binary_cross_entropy(torch.zeros(20, 3), torch.zeros(20, 3), **{option: torch.ones(shape)})
+@pytest.mark.parametrize("option", ["weight", "pos_weight"])
+@pytest.mark.parametrize("shape", [(2,), (20,), (3, 3), (20, 1, 3)])
+def test_binary_weights_must_fit(option, shape):
+    with pytest.raises(
+        ShapeError, match=rf"{option} has shape .*raw \(20, 3\); expected one {option} per label"
+    ) as caught:
+        losses.binary_cross_entropy(torch.zeros(20, 3), torch.zeros(20, 3), **{option: torch.ones(shape)})
+    assert str(shape) in str(caught.value)
 
 
 @pytest.mark.parametrize("pos_weight", [None, 0.25, 8.0])

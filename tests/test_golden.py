@@ -164,9 +164,7 @@ def test_a1_two_softmax_scores_are_one_sigmoid():
     pair = torch.cat([score, torch.zeros_like(score)], -1)
     one, two = heads.Bernoulli(), heads.Categorical(classes=2)
     probability = one.parameters(score)["probability"]
-    assert_close(
-        two.parameters(pair)["probability"], torch.stack([probability, torch.sigmoid(-score.squeeze(-1))], -1)
-    )
+    assert_close(two.parameters(pair)["probability"], torch.stack([probability, torch.sigmoid(-score.squeeze(-1))], -1))
     label = (torch.arange(61) % 2).double()
     # The first of the two scores is the one that is kept: class 0 of the pair is class 1 of the sigmoid.
     index = (1 - label).long()

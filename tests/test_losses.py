@@ -9,6 +9,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from lastlayer import losses
+from lastlayer.checks import InputError, KindError, LastLayerError, ShapeError
+from lastlayer.evaluation import Scaled, Summed, mean_and_gradient
+from lastlayer.facts import LossFacts
 from loss_properties import (
     DTYPES,
     EVERY_PROPERTY,
@@ -18,12 +24,6 @@ from loss_properties import (
     random,
     weights,
 )
-from torch.testing import assert_close
-
-from lastlayer import losses
-from lastlayer.checks import InputError, KindError, LastLayerError, ShapeError
-from lastlayer.evaluation import Scaled, Summed, mean_and_gradient
-from lastlayer.facts import LossFacts
 
 # PyTorch's own forward mode compiles its decompositions with it.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
@@ -181,6 +181,15 @@ def test_reads_no_value_on_the_host(name):
     weight = torch.ones(len(raw), device="meta")
     assert loss(raw, target, sample_weight=weight).device.type == "meta"
     assert mean_and_gradient(loss.formula, raw, target, sample_weight=weight)[1].shape == raw.shape
+
+
+@every_loss
+def test_export_leaves_the_batch_size_open(name):
+    loss, batch = CATALOG[name], torch.export.Dim("batch")
+    raw, target = example(loss, 8)
+    program = torch.export.export(loss, (raw, target), dynamic_shapes={"raw": {0: batch}, "target": {0: batch}})
+    raw, target = example(loss, 11)
+    assert_close(program.module()(raw, target), loss(raw, target))
 
 
 @every_loss

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import loss_properties as properties
 import pytest
 import torch
 from torch import Tensor
 
+import loss_properties as properties
 from lastlayer.evaluation import Formula, weighted_mean
 from lastlayer.losses import Loss
 from lastlayer.losses.absolute_error import AbsoluteErrorFormula

@@ -1,16 +1,18 @@
 """The command ``lastlayer``. It reads options, calls ``commands``, prints; PyTorch is loaded when a command needs it.
 
-Exit codes: 0 done, 1 our fault, 2 the input is wrong.
+Exit codes: 0 done, 1 our fault, 2 the input is wrong or the disk refuses, 130 interrupted before there was a result.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,8 +32,13 @@ app = typer.Typer(
 screen = Console(highlight=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
-TablePath = Annotated[Path, typer.Argument(help="CSV (also .gz), TSV, Parquet or .npz.", show_default=False)]
-ModelPath = Annotated[Path, typer.Argument(help="A model folder that fit has written.", show_default=False)]
+TablePath = Annotated[
+    Path, typer.Argument(metavar="TABLE", help="CSV (also .gz), TSV, Parquet or .npz.", show_default=False)
+]
+ModelPath = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A model folder that fit has written.", show_default=False)
+]
+Weight = Annotated[str | None, typer.Option(metavar="NAME", help="Column of row weights.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Thousands = Annotated[bool, typer.Option("--thousands", help='Read "1,234" as a number; otherwise it is text.')]
 
@@ -40,27 +47,39 @@ Thousands = Annotated[bool, typer.Option("--thousands", help='Read "1,234" as a 
 def fit(
     table: TablePath,
     target: Annotated[
-        str, typer.Option("--target", "-t", help="Column to predict; several 0/1 labels with commas between.")
+        str,
+        typer.Option(
+            "--target", "-t", metavar="NAME", help="Column to predict; several 0/1 labels with commas between."
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write the model to.")] = Path("model"),
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write the model to.")] = Path(
+        "model"
+    ),
     head: Annotated[
-        str | None, typer.Option(help="Last layer and loss by name, instead of going by the target.")
+        str | None, typer.Option(metavar="HEAD", help="Last layer and loss by name, instead of going by the target.")
     ] = None,
-    weight: Annotated[str | None, typer.Option(help="Column of row weights.")] = None,
-    drop: Annotated[list[str] | None, typer.Option(help="Column to leave out. May be repeated.")] = None,
-    keep: Annotated[list[str] | None, typer.Option(help="Column to use although it looks unusable.")] = None,
-    balanced: Annotated[bool, typer.Option(help="Let every class count the same. Shifts probabilities.")] = False,
-    max_epochs: Annotated[int | None, typer.Option(help="Passes over the data at most.", min=1)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows per step.", min=1)] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same machine: the same model.", min=0)] = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    weight: Weight = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Column to leave out. May be repeated.")
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Column to use although it looks unusable. May be repeated."),
+    ] = None,
+    balanced: Annotated[
+        bool, typer.Option("--balanced", help="Let every class count the same. Shifts probabilities.")
+    ] = False,
+    max_epochs: Annotated[int | None, typer.Option(metavar="N", help="Passes over the data at most.", min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Rows per step.", min=1)] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Same seed, same machine: the same model.")] = 0,
+    device: Annotated[str, typer.Option(metavar="NAME", help="cpu or cuda.")] = "cpu",
     thousands: Thousands = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a model that is already there.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and why; write nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Look at the target, choose last layer and loss, train, and write a model folder."""
-    with guarded(as_json) as say:
+    with guarded() as say:
         from lastlayer.commands.fit import fit as run
 
         result = run(
@@ -87,24 +106,30 @@ def fit(
         from lastlayer.report import text
 
         if dry_run:
-            screen.print(text.choice_text(result), text.columns_text(result["columns"], result["notes"]), sep="\n")
+            screen.print(text.plan_text(result))
             screen.print("\nNothing was trained or written: this was a dry run.")
             return
         screen.print(text.model_text(result))
-        screen.print(f"\nThe model is in {escape(str(out))}. Next: lastlayer predict {escape(str(out))} TABLE")
+        # Not wrapped, so that it can be copied.
+        next_step = f"\nThe model is in {out}. Next: lastlayer predict {shlex.quote(str(out))} TABLE"
+        screen.print(escape(next_step), soft_wrap=True)
 
 
 @app.command()
 def predict(
     model: ModelPath,
     table: TablePath,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="CSV or Parquet file; the screen otherwise.")] = None,
-    identifier: Annotated[str | None, typer.Option("--id", help="Column to carry over.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="CSV or Parquet file; the screen otherwise.")
+    ] = None,
+    identifier: Annotated[
+        str | None, typer.Option("--id", metavar="NAME", help="Column to carry over, such as an identifier.")
+    ] = None,
     thousands: Thousands = False,
     as_json: Json = False,
 ) -> None:
     """Predict every row of a table, in its order: classes with probabilities, or quantities with their scale."""
-    with guarded(as_json) as say:
+    with guarded() as say:
         from lastlayer.commands.predict import predict as run
         from lastlayer.preprocessing import write_table
 
@@ -115,7 +140,8 @@ def predict(
             if as_json:
                 say(written)
             else:
-                errors.print(f"{predictions.height} predictions are in {escape(str(out))}.")
+                count = "1 prediction is" if predictions.height == 1 else f"{predictions.height} predictions are"
+                errors.print(f"{count} in {escape(str(out))}.")
         elif as_json:
             say(predictions.to_dicts())
         else:
@@ -126,12 +152,12 @@ def predict(
 def evaluate(
     model: ModelPath,
     table: TablePath,
-    weight: Annotated[str | None, typer.Option(help="Column of row weights.")] = None,
+    weight: Weight = None,
     thousands: Thousands = False,
     as_json: Json = False,
 ) -> None:
     """Judge a model on a table that has the target, beside the constant and the linear model."""
-    with guarded(as_json) as say:
+    with guarded() as say:
         from lastlayer.commands.predict import evaluate as run
 
         result = run(model, table, weight=weight, thousands=thousands)
@@ -140,16 +166,17 @@ def evaluate(
             return
         from lastlayer.report import text
 
-        screen.print(text.figures_text(result["figures"], title=f"on {result['rows']} rows of {table.name}"))
+        rows, without = result["rows"], result["rows_without_target"]
+        passed_over = f"; {without} without a target passed over" if without else ""
+        title = f"on {rows} {'row' if rows == 1 else 'rows'} of {escape(table.name)}{passed_over}"
+        screen.print(text.figures_text(result["figures"], title=title))
         screen.print(text.verdict(result["figures"]))
-        if result["rows_without_target"]:
-            screen.print(f"{result['rows_without_target']} rows have no target and were passed over.")
 
 
 @app.command()
 def show(model: ModelPath, as_json: Json = False) -> None:
     """Show a model folder: data, head and why, network, curves, and figures beside simpler models."""
-    with guarded(as_json) as say:
+    with guarded() as say:
         from lastlayer.model_folder import read_description
 
         description = read_description(model)
@@ -162,43 +189,78 @@ def show(model: ModelPath, as_json: Json = False) -> None:
 
 
 @contextmanager
-def guarded(as_json: bool) -> Iterator[Callable[[Any], None]]:
+def guarded() -> Iterator[Callable[[Any], None]]:
     """Runs a command: our warnings become notes, our errors one message and exit code 2, anything else exit code 1.
 
     Yields the function that prints a result as JSON.
     """
-
-    def say(result: Any) -> None:
-        typer.echo(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False, default=str))
-
+    code = 0
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", LastLayerWarning)
         try:
-            yield say
-            code = 0
+            yield _say
+            # Here and not at exit, so that a full disk is noticed.
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # The reader, such as head, has what it wanted.
+            _discard_output()
         except LastLayerError as error:
-            errors.print(f"[red]error:[/] {escape(str(error))}")
-            code = 2
+            code = _explain("error", str(error), 2)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            code = _explain("error", f"the system refuses: {where}{error.strerror or error}.", 2)
+            _discard_output()
         except KeyboardInterrupt:
             errors.print("interrupted; nothing was written.")
             code = 130
-        except (typer.Exit, BrokenPipeError):
+        except typer.Exit:
             raise
         except Exception as error:
             if os.environ.get("LASTLAYER_DEBUG"):
                 raise
-            errors.print(
-                f"[red]internal error:[/] {escape(type(error).__name__)}: {escape(str(error))}\n"
-                f"This is a fault of lastlayer. Run again with LASTLAYER_DEBUG=1 and report what it prints."
+            code = _explain(
+                "internal error",
+                f"{type(error).__name__}: {error}\n"
+                f"This is a fault of lastlayer. Run again with LASTLAYER_DEBUG=1 and report what it prints.",
+                1,
             )
-            code = 1
     for warning in caught:
-        errors.print(f"[yellow]note:[/] {escape(str(warning.message))}")
+        errors.print(f"[yellow]note:[/] {_spelled(str(warning.message))}")
     if code:
         raise typer.Exit(code)
 
 
+def _say(result: Any) -> None:
+    from lastlayer.report.plain import plain
+
+    typer.echo(json.dumps(plain(result), indent=2, ensure_ascii=False, allow_nan=False, default=str))
+
+
+def _explain(kind: str, message: str, code: int) -> int:
+    errors.print(f"[red]{kind}:[/] {_spelled(message)}")
+    return code
+
+
+def _spelled(message: str) -> str:
+    from lastlayer.report.text import as_options
+
+    return escape(as_options(message))
+
+
+def _discard_output() -> None:
+    """What Python still holds for standard output goes nowhere, instead of failing again at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> None:
     """The entry point."""
-    app()
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character gets its code instead of a crash.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)

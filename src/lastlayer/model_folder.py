@@ -1,14 +1,15 @@
 """A model as a folder: ``model.safetensors`` for the weights, ``model.json`` for everything else.
 
 Loading reads numbers and text and runs nothing from the file. Writing is all or nothing: the folder is made complete
-beside its place and then renamed into it.
+beside its place and then renamed into it. Both files carry a checksum, so that a changed one is noticed.
 """
 
 from __future__ import annotations
 
+import ctypes
+import difflib
 import hashlib
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -27,6 +28,7 @@ from lastlayer.model import Model
 from lastlayer.networks import TabularNetwork
 from lastlayer.preprocessing import TableEncoder
 from lastlayer.preprocessing.target_coding import coding_from_dict
+from lastlayer.report.plain import plain
 
 FORMAT = "lastlayer model"
 SCHEMA = 1
@@ -37,21 +39,34 @@ _LIBRARIES = ("lastlayer", "torch", "numpy", "scikit-learn", "polars", "safetens
 def check_place(folder: str | os.PathLike[str], *, force: bool) -> Path:
     """Where a model may be written; called before training, so that a full afternoon is not lost at its end.
 
+    Returns:
+        The place as an absolute path.
+
     Raises:
-        ModelFolderError: if something is there that must stay.
+        ModelFolderError: if something is there that must stay, or nothing can be written there.
     """
-    place = Path(folder)
-    if not place.exists() and not place.is_symlink():
-        if not _nearest_folder(place).is_dir():
-            raise ModelFolderError(f"{place} cannot be made: {_nearest_folder(place)} is not a folder.")
+    place = Path(os.path.abspath(folder))
+    if Path.cwd().is_relative_to(place):
+        raise ModelFolderError(f"{folder} is the folder you are in, or above it. Name a new folder, such as model.")
+    if not os.path.lexists(place):
+        _check_can_be_made(folder, place)
         return place
     if place.is_symlink() or not place.is_dir():
-        raise ModelFolderError(f"{place} is there and is no folder. Name another folder.")
-    if any(place.iterdir()) and not (place / _DESCRIPTION).is_file():
-        raise ModelFolderError(f"{place} holds something else than a model, and is left alone. Name another folder.")
-    if any(place.iterdir()) and not force:
+        raise ModelFolderError(f"{folder} is there and is no folder. Name another folder.")
+    entries = sorted(entry.name for entry in place.iterdir())
+    if not entries:
+        return place
+    if not _is_model(place):
+        raise ModelFolderError(f"{folder} holds something else than a model, and is left alone. Name another folder.")
+    if not force:
         raise ModelFolderError(
-            f"{place} already holds a model. Add --force (force=True) to replace it, or name another."
+            f"{folder} already holds a model. Add --force (force=True) to replace it, or name another folder."
+        )
+    others = [name for name in entries if name not in (_DESCRIPTION, _WEIGHTS)]
+    if others:
+        raise ModelFolderError(
+            f"{folder} holds more than a model: {', '.join(others[:5])}. Replacing the model would lose that, so it is "
+            f"left alone. Move those files, or name another folder."
         )
     return place
 
@@ -66,21 +81,24 @@ def save_model(model: Model, folder: str | os.PathLike[str], *, force: bool = Fa
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         # In the same parent, so that the last step is a rename within one file system.
-        new = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+        new = Path(tempfile.mkdtemp(prefix=".lastlayer-", dir=place.parent))
     except OSError as error:
-        raise ModelFolderError(f"{place} cannot be written: {error.strerror or error}.") from error
+        raise ModelFolderError(f"{folder} cannot be written: {error.strerror or error}.") from error
     try:
         weights = safetensors.torch.save(_tensors(model))
         _write(new / _WEIGHTS, weights)
         description = describe_model(model) | {
             "weights": {"file": _WEIGHTS, "sha256": hashlib.sha256(weights).hexdigest()}
         }
+        description["sha256"] = _checksum(description)
         text = json.dumps(description, indent=2, ensure_ascii=False, allow_nan=False)
         _write(new / _DESCRIPTION, text.encode())
         new.chmod(0o755)
         _move_into_place(new, place)
     except OSError as error:
-        raise ModelFolderError(f"{place} cannot be written: {error.strerror or error}. Nothing was changed.") from error
+        raise ModelFolderError(
+            f"{folder} cannot be written: {error.strerror or error}. Nothing was changed."
+        ) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
@@ -107,6 +125,8 @@ def load_model(folder: str | os.PathLike[str]) -> Model:
     except ModelFolderError:
         raise
     except (
+        AttributeError,
+        AssertionError,
         KeyError,
         TypeError,
         ValueError,
@@ -118,30 +138,53 @@ def load_model(folder: str | os.PathLike[str]) -> Model:
         raise ModelFolderError(f"{place / _DESCRIPTION} is damaged: {type(error).__name__}: {error}.") from error
 
 
-def read_description(place: Path) -> dict[str, Any]:
+def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What ``model.json`` says, once it is known to be what :func:`save_model` wrote.
+
+    Raises:
+        ModelFolderError: as :func:`load_model`.
+    """
+    place = Path(folder)
     if not place.is_dir():
-        raise ModelFolderError(f"there is no model folder {place}." if not place.exists() else f"{place} is no folder.")
+        raise ModelFolderError(
+            f"{place} is a file, not a model folder."
+            if place.exists()
+            else f"there is no model folder {place}.{_similar_models(place)}"
+        )
     try:
         description = json.loads((place / _DESCRIPTION).read_bytes())
     except OSError as error:
         raise ModelFolderError(
-            f"{place} is no model folder: it has no readable {_DESCRIPTION} ({error.strerror or error})."
+            f"{place} is no model folder: it has no readable {_DESCRIPTION} ({error.strerror or error}). Name a folder "
+            f"that lastlayer fit has written."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFolderError(
-            f"{place / _DESCRIPTION} is truncated or edited: it is no valid JSON ({error})."
+            f"{place / _DESCRIPTION} is truncated or edited: it is no valid JSON ({error}). Fit again, or restore the "
+            f"folder."
         ) from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise ModelFolderError(f"{place} is no model folder: {_DESCRIPTION} does not say it is a {FORMAT}.")
-    if description.get("schema") != SCHEMA:
         raise ModelFolderError(
-            f"{place} has schema {description.get('schema')!r}, and this lastlayer reads {SCHEMA}. Install the version "
-            f"that wrote it: {description.get('versions', {})}."
+            f"{place} is no model folder: {_DESCRIPTION} does not say it is a {FORMAT}. Name a folder that lastlayer "
+            f"fit has written."
+        )
+    if description.get("schema") != SCHEMA:
+        versions = description.get("versions")
+        wrote = versions.get("lastlayer") if isinstance(versions, dict) else None
+        raise ModelFolderError(
+            f"{place} has schema {description.get('schema')!r}, and this lastlayer ({version('lastlayer')}) reads "
+            f"{SCHEMA}. Install the version that wrote it{f': lastlayer {wrote}' if wrote else ''}."
+        )
+    if description.get("sha256") != _checksum(description):
+        raise ModelFolderError(
+            f"{place / _DESCRIPTION} has been edited since it was written, so its predictions cannot be trusted. Fit "
+            f"again, or restore the folder."
         )
     return description
 
 
 def describe_model(model: Model) -> dict[str, Any]:
+    """Everything but the weights, as plain JSON."""
     description = {
         "format": FORMAT,
         "schema": SCHEMA,
@@ -153,8 +196,8 @@ def describe_model(model: Model) -> dict[str, Any]:
         "record": model.record,
         "preprocessing": model.encoder.to_dict(),
     }
-    plain: dict[str, Any] = _plain(description)
-    return plain
+    result: dict[str, Any] = plain(description)
+    return result
 
 
 def _tensors(model: Model) -> dict[str, Tensor]:
@@ -190,13 +233,38 @@ def _rebuild(description: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
     )
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: a figure that is not defined is null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _checksum(description: dict[str, Any]) -> str:
+    """Of what the description says, not of how the file is laid out."""
+    said = {key: value for key, value in description.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _is_model(place: Path) -> bool:
+    """Whether :func:`save_model` wrote the folder; other programs write a ``model.json`` too."""
+    try:
+        description = json.loads((place / _DESCRIPTION).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(description, dict) and description.get("format") == FORMAT
+
+
+def _similar_models(place: Path) -> str:
+    try:
+        models = [entry.name for entry in place.absolute().parent.iterdir() if (entry / _DESCRIPTION).is_file()]
+    except OSError:
+        return " Name a folder that lastlayer fit has written."
+    near = difflib.get_close_matches(place.name, models, n=1) or sorted(models)[:3]
+    return f" Models beside it: {', '.join(near)}." if near else " Name a folder that lastlayer fit has written."
+
+
+def _check_can_be_made(folder: str | os.PathLike[str], place: Path) -> None:
+    parent = place.parent
+    while not os.path.lexists(parent):
+        parent = parent.parent
+    if not parent.is_dir():
+        raise ModelFolderError(f"{folder} cannot be made: {parent} is not a folder. Name another folder.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ModelFolderError(f"{folder} cannot be made: {parent} may not be written to. Name another folder.")
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -207,24 +275,37 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _move_into_place(new: Path, place: Path) -> None:
-    """Renames the finished folder to its name; a model that was there is put aside first, and back if that fails."""
-    if not place.exists():
+    """Gives the finished folder its name; a model that was there ends up where the new one was made.
+
+    On Linux the two change places in one step. Elsewhere the old one is put aside first, and back if that fails.
+    """
+    if not place.exists() or not any(place.iterdir()):
+        # POSIX renames over an empty folder; Windows does not.
+        if os.name == "nt" and place.exists():
+            place.rmdir()
         new.rename(place)
         return
-    aside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
-    place.rename(aside / "old")
+    if _exchange(new, place):
+        return
+    aside = Path(tempfile.mkdtemp(prefix=".lastlayer-", dir=place.parent))
     try:
-        new.rename(place)
-    except OSError:
-        (aside / "old").rename(place)
-        raise
+        place.rename(aside / "old")
+        try:
+            new.rename(place)
+        except BaseException:
+            (aside / "old").rename(place)
+            raise
     finally:
         if place.exists():
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def _nearest_folder(place: Path) -> Path:
-    parent = place.absolute().parent
-    while not parent.exists() and parent != parent.parent:
-        parent = parent.parent
-    return parent
+def _exchange(one: Path, other: Path) -> bool:
+    """Two paths change places, both or neither; false where the system has no such call."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    current_folder, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+    done: int = renameat2(current_folder, os.fsencode(one), current_folder, os.fsencode(other), exchange)
+    return done == 0

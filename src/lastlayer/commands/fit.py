@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lastlayer.checks import InputError
-from lastlayer.commands.task import TableTask, is_quantity, take_apart
+import torch
+
+from lastlayer.checks import InputError, LastLayerWarning, ModelFolderError
+from lastlayer.commands.task import TableTask, check_column, is_quantity, take_apart
 from lastlayer.estimators import Classifier, Regressor
-from lastlayer.heads import PROBLEM_TYPES
+from lastlayer.heads import PROBLEM_TYPES, catalog
 from lastlayer.model_folder import check_place, describe_model
 from lastlayer.preprocessing import describe_columns, read_table
 
@@ -38,38 +41,71 @@ def fit(
         balanced: let every class count the same.
         options: of the estimator.
     """
-    place = check_place(out, force=force)
+    _check_device(options.get("device", "cpu"))
+    _check_seed(options.get("random_state", 0))
+    try:
+        check_place(out, force=force)
+    except ModelFolderError as error:
+        if not dry_run:
+            raise
+        warnings.warn(f"without --dry-run this would stop here: {error}", LastLayerWarning, stacklevel=2)
     table = read_table(path, thousands=thousands)
     task = take_apart(table, target, weight=weight, drop=tuple(drop))
-    name, reason, override, warnings = task.choose(head)
+    if not task.inputs.columns:
+        raise InputError(
+            f"the table has no column left besides {', '.join(table.columns)}; there is nothing to learn from. Add the "
+            f"columns to predict it from."
+        )
+    for column in keep:
+        check_column(task.inputs, column)
+    weights = task.weights()
+    name, reason, override, notes = task.choose(head)
+    if balanced and is_quantity(name):
+        raise InputError(f"--balanced is for classes, and head {name} is for a quantity. Leave it out.")
     plan = {
         "table": path.name,
         "rows": table.height,
+        "rows_without_target": task.rows_without_target,
         "target": task.targets.columns,
         "head": name,
         "problem": _problem(name),
         "reason": reason,
         "override": override,
-        "warnings": list(warnings),
+        "warnings": list(notes),
     }
     if dry_run:
         return plan | _columns(task, keep)
     estimator: Classifier | Regressor
     if is_quantity(name):
-        if balanced:
-            raise InputError(f"--balanced is for classes, and head {name} is for a quantity. Leave it out.")
         estimator = Regressor(head=name, keep=tuple(keep), **options)
     else:
         estimator = Classifier(head=name, keep=tuple(keep), class_weight="balanced" if balanced else None, **options)
-    estimator.fit(task.inputs, task.target, sample_weight=task.weights())
+    estimator.fit(task.inputs, task.target, sample_weight=weights)
     estimator.model_.record |= {"choice": plan}
-    estimator.save(place, force=force)
+    estimator.save(out, force=force)
     return describe_model(estimator.model_) | {"folder": str(out)}
 
 
 def _problem(head: str) -> dict[str, str]:
-    row = next(row for row in PROBLEM_TYPES if head in row.heads)
-    return {"problem": row.problem, "activation": row.activation, "loss": row.loss}
+    facts = catalog()[head].facts
+    return {
+        "problem": next(row.problem for row in PROBLEM_TYPES if head in row.heads),
+        "activation": facts.activation,
+        "loss": facts.loss.replace("_", " ").replace("cross entropy", "cross-entropy"),
+    }
+
+
+def _check_device(device: str) -> None:
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise InputError(f"--device is {device!r}; expected cpu or cuda.")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device is cuda, and PyTorch finds no such device here. Use --device cpu.")
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise InputError(f"--seed is {seed}; expected a whole number from 0 to {2**32 - 1}.")
 
 
 def _columns(task: TableTask, keep: Sequence[str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from lastlayer.model import Model
 from lastlayer.model_folder import load_model
 from lastlayer.preprocessing import read_table
 from lastlayer.preprocessing.target_coding import ClassCoding, QuantityCoding
+from lastlayer.report.plain import plain
 
 
 def predict(folder: Path, path: Path, *, identifier: str | None = None, thousands: bool = False) -> polars.DataFrame:
@@ -25,26 +26,32 @@ def predict(folder: Path, path: Path, *, identifier: str | None = None, thousand
     if identifier is not None:
         check_column(table, identifier)
         columns[identifier] = table[identifier]
-    return polars.DataFrame(columns | _predictions(model, table))
+    predictions = _predictions(model, table)
+    if identifier in predictions:
+        raise InputError(
+            f"the predictions have a column {identifier!r} of their own, so the table's cannot be carried over beside "
+            f"it. Rename the table's column, or leave out --id."
+        )
+    return polars.DataFrame(columns | predictions)
 
 
 def evaluate(folder: Path, path: Path, *, weight: str | None = None, thousands: bool = False) -> dict[str, Any]:
     """Every figure on the table's rows that have a target, for the network, the constant and the linear model."""
     model = load_model(folder)
-    task = take_apart(read_table(path, thousands=thousands), ",".join(model.target_names), weight=weight)
-    rows = task.inputs.height
-    if task.targets.width == 1:
-        values, present = present_values(task.target)
-    else:
-        values, present = task.targets.to_numpy(), ~np.isnan(task.targets.to_numpy()).any(axis=1)
-        values = values[present]
+    task = take_apart(read_table(path, thousands=thousands), model.target_names, weight=weight)
+    present = task.present
     if not present.any():
-        raise InputError(f"no row has a value of {task.name}; there is nothing to compare with.")
+        raise InputError(f"no row has a value of {task.name!r}; there is nothing to compare with.")
+    values = present_values(task.target)[0] if task.targets.width == 1 else task.targets.filter(present).to_numpy()
     weights = task.weights()
     figures = model.evaluate(
         task.inputs.filter(present), values, None if weights is None else weights[present].astype(np.float64)
     )
-    return {"rows": int(present.sum()), "rows_without_target": int(rows - present.sum()), "figures": figures}
+    return {
+        "rows": int(present.sum()),
+        "rows_without_target": task.rows_without_target,
+        "figures": plain(figures),
+    }
 
 
 def _predictions(model: Model, table: polars.DataFrame) -> dict[str, Any]:

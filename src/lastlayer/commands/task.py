@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from lastlayer.checks import InputError
 from lastlayer.heads import Choice, ConstantScaleHead, catalog, choose_head
+from lastlayer.heads.targets import present_values
 from lastlayer.preprocessing import column_group
 
 
@@ -23,16 +25,24 @@ class TableTask:
         inputs: every column that is not target, weight or dropped.
         targets: the target's column, or the labels'.
         weight: the weights' column, if one was named.
+        name: what the user called the target.
     """
 
     inputs: polars.DataFrame
     targets: polars.DataFrame
     weight: polars.Series | None
+    name: str
 
     @property
-    def name(self) -> str:
-        """The target's name, or the labels' names."""
-        return ", ".join(self.targets.columns)
+    def present(self) -> NDArray[np.bool_]:
+        """Which rows have a target, or every one of their labels."""
+        columns = [present_values(column)[1] for column in self.targets]
+        return np.logical_and.reduce(columns)
+
+    @property
+    def rows_without_target(self) -> int:
+        """How many have none."""
+        return int((~self.present).sum())
 
     @property
     def target(self) -> Any:
@@ -43,13 +53,23 @@ class TableTask:
         """The rows' weights; a row without one does not count.
 
         Raises:
-            InputError: if the column holds something else than numbers.
+            InputError: if the column holds something else than numbers of 0 or more, one of them above 0.
         """
         if self.weight is None:
             return None
+        name = self.weight.name
         if not (self.weight.dtype.is_numeric() or self.weight.dtype == polars.Boolean):
-            raise InputError(f"the weight column {self.weight.name!r} holds {self.weight.dtype}; expected numbers.")
-        return self.weight.cast(polars.Float64).fill_null(0.0).fill_nan(0.0).to_numpy()
+            raise InputError(f"the weight column {name!r} holds {self.weight.dtype}; expected numbers of 0 or more.")
+        weights = self.weight.cast(polars.Float64).fill_null(0.0).fill_nan(0.0).to_numpy()
+        wrong = np.flatnonzero((weights < 0) | np.isinf(weights))
+        if wrong.size:
+            raise InputError(
+                f"the weight column {name!r} holds {weights[wrong[0]]:g} in row {wrong[0]} (counting from 0); expected "
+                f"numbers of 0 or more."
+            )
+        if not (weights[self.present] > 0).any():
+            raise InputError(f"the weight column {name!r} is 0 in every row with a target. Name another column.")
+        return weights
 
     def choose(self, head: str | None) -> tuple[str, str, str, tuple[str, ...]]:
         """The head's name, the reason, how to override it, and what deserves a look.
@@ -62,38 +82,56 @@ class TableTask:
         """
         if head is None:
             choice: Choice = choose_head(self.target, name=self.name)
-            return choice.head.facts.name, choice.reason, choice.override, choice.warnings
+            return choice.head.facts.name, choice.reason, _override(choice), choice.warnings
         if head not in catalog():
             raise InputError(f"there is no head {head!r}; expected one of {', '.join(catalog())}.")
+        self._check_classes(head)
         return head, f"You asked for {head}.", "To let the target decide: leave out --head.", ()
+
+    def _check_classes(self, head: str) -> None:
+        """Numbers with a fraction are no classes.
+
+        Raises:
+            InputError: if the head is for classes and the target holds such a number.
+        """
+        if self.targets.width > 1 or is_quantity(head):
+            return
+        values, _ = present_values(self.target)
+        fractions = values[values != np.floor(values)] if values.dtype.kind == "f" else values[:0]
+        if fractions.size:
+            raise InputError(
+                f"head {head} is for classes, and {self.name!r} holds numbers with a fraction, such as "
+                f"{fractions[0]:g}. Leave out --head, or write the classes as text or whole numbers."
+            )
 
 
 def take_apart(
-    table: polars.DataFrame, target: str, *, weight: str | None = None, drop: tuple[str, ...] = ()
+    table: polars.DataFrame, target: str | Sequence[str], *, weight: str | None = None, drop: tuple[str, ...] = ()
 ) -> TableTask:
     """The task that these columns make.
 
     Args:
-        target: a column, a group of columns ``Y`` for ``Y_0 … Y_k``, or several names with commas between.
+        target: a column, a group of columns ``Y`` for ``Y_0 … Y_k``, or several names with commas between; or a list of
+            columns.
         weight: a column of row weights.
         drop: columns to leave out.
 
     Raises:
         InputError: for a name that is not there, with the names that are.
     """
-    names = [
-        column
-        for part in target.split(",")
-        for column in ([target] if target in table.columns else column_group(table.columns, part.strip()))
-    ]
-    names = list(dict.fromkeys(names))
+    if isinstance(target, str):
+        parts = [target] if target in table.columns else [part.strip() for part in target.split(",")]
+        names = list(dict.fromkeys(column for part in parts for column in column_group(table.columns, part)))
+    else:
+        target, names = ", ".join(target), list(target)
     for name in (*names, *([weight] if weight else []), *drop):
         check_column(table, name)
+    for other, option in ((weight, "--weight"), *((column, "--drop") for column in drop)):
+        if other in names:
+            raise InputError(f"column {other!r} is the target, and {option} names it too. Name it once.")
     aside = {*names, weight, *drop}
     inputs = table.select([name for name in table.columns if name not in aside])
-    if not inputs.columns:
-        raise InputError(f"the table has no column besides {', '.join(names)}; there is nothing to learn from.")
-    return TableTask(inputs, table.select(names), table[weight] if weight else None)
+    return TableTask(inputs, table.select(names), table[weight] if weight else None, target)
 
 
 def check_column(table: polars.DataFrame, name: str) -> None:
@@ -108,6 +146,13 @@ def check_column(table: polars.DataFrame, name: str) -> None:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     shown = ", ".join(table.columns[:20]) + (f" … ({table.width} in all)" if table.width > 20 else "")
     raise InputError(f"there is no column {name!r}.{hint} The table has: {shown}.")
+
+
+def _override(choice: Choice) -> str:
+    """How to choose otherwise, as the command spells it."""
+    if not choice.alternatives:
+        return "No other head fits this target."
+    return "\n".join(f"--head {name} {when}" for name, when in choice.alternatives.items())
 
 
 def is_quantity(head: str) -> bool:

@@ -39,10 +39,10 @@ def hide_masked(target: Tensor, weight: Tensor) -> Tensor:
     return torch.where(masked, torch.zeros_like(target), target)
 
 
-def total_weight(values: Tensor, counts: Tensor | None, weight: Tensor | None) -> Tensor | float:
+def total_weight(values: Tensor, counts: Tensor | None, weight: Tensor | None) -> Tensor | int:
     """The denominator of the mean."""
     if weight is None:
-        return float(values.numel()) if counts is None else counts.sum()
+        return values.numel() if counts is None else counts.sum()
     return (weight if counts is None else weight * counts).sum()
 
 

@@ -13,6 +13,7 @@ from typing_extensions import Self
 
 from lastlayer.checks import InputError, check_choice
 from lastlayer.evaluation import Formula, Scaled
+from lastlayer.evaluation.reduction import expand_weight, hide_masked
 from lastlayer.facts import REAL, UNIT, HeadFacts
 from lastlayer.heads.head import Head
 from lastlayer.losses.absolute_error import AbsoluteErrorFormula
@@ -44,8 +45,10 @@ class ConstantScaleHead(Head):
     @torch.no_grad()
     def refit(self, raw: Tensor, target: Tensor, sample_weight: Tensor) -> Self:
         """The head with the maximum-likelihood scale of these residuals."""
-        location = self.location(raw)
-        spread = self._spread((target.to(location.dtype) - location).double(), sample_weight.double())
+        location = self.location(raw).double()
+        target = self.formula.conform(location, target)
+        weight = expand_weight(sample_weight, location, location.shape)
+        spread = self._spread(hide_masked(target, weight) - location, weight)
         return dataclasses.replace(self, scale=max(float(spread), _SMALLEST_SCALE))
 
     def location(self, raw: Tensor) -> Tensor:

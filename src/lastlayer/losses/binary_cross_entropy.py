@@ -51,9 +51,7 @@ class BinaryCrossEntropyFormula(Formula):
     def conform(self, raw: Tensor, target: Tensor) -> Tensor:
         check_same_shape(raw, target, loss="binary_cross_entropy")
         for name, option in (("weight", self.weight), ("pos_weight", self.pos_weight)):
-            if option is not None and (
-                option.dim() > raw.dim() or torch.broadcast_shapes(option.shape, raw.shape) != raw.shape
-            ):
+            if option is not None and not _fits(option, raw):
                 raise ShapeError(
                     f"binary_cross_entropy: {name} has shape {shape_text(option)}, raw {shape_text(raw)}; "
                     f"expected one {name} per label, i.e. the last axes of raw."
@@ -79,6 +77,12 @@ class BinaryCrossEntropyFormula(Formula):
         if self.pos_weight is not None:
             positive = self.pos_weight * positive
         return torch.log(positive) - torch.log(negative)
+
+
+def _fits(option: Tensor, raw: Tensor) -> bool:
+    """Whether the option has the last axes of raw, or 1 in their place."""
+    last = raw.shape[raw.dim() - option.dim() :] if option.dim() <= raw.dim() else ()
+    return len(last) == option.dim() and all(size in (1, whole) for size, whole in zip(option.shape, last, strict=True))
 
 
 def binary_cross_entropy(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
+import math
+import re
+import shlex
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.markup import escape
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -25,19 +28,42 @@ _TITLES = {
     "r2": "R²",
 }
 _LESS_IS_BETTER = ("nll", "rmse", "mae")
+# Kinds of columns that the network does not see.
+_LEFT_OUT = ("empty", "constant", "identifier", "text", "unsupported")
+
+
+def as_options(sentence: str) -> str:
+    """A sentence about arguments of the estimators, as the command spells them: ``--keep Name`` for ``keep=['Name']``."""
+
+    def option(match: re.Match[str]) -> str:
+        return f"--{match['name']} {shlex.quote(str(ast.literal_eval(match['listed'] or match['plain'])))}"
+
+    text = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+    return re.sub(rf"\b(?P<name>keep|head)=(?:\[(?P<listed>{text})\]|(?P<plain>{text}))", option, sentence)
+
+
+def plan_text(plan: dict[str, Any]) -> RenderableType:
+    """What ``fit --dry-run`` says: what would be learned and how, and from which columns."""
+    return Group(
+        _heading("Target"), choice_text(plan), _heading("Columns"), columns_text(plan["columns"], plan["notes"])
+    )
 
 
 def choice_text(plan: dict[str, Any]) -> RenderableType:
     """The last layer, the loss, why, and how to choose otherwise."""
     problem = plan["problem"]
-    return _pairs(
-        ("target", ", ".join(plan["target"])),
+    without = (
+        f", {_counted(plan['rows_without_target'], 'row')} without it left out" if plan["rows_without_target"] else ""
+    )
+    pairs = _pairs(
+        ("target", _shortened(plan["target"]) + without),
         ("problem", problem["problem"]),
         ("last layer", f"head {plan['head']}, activation {problem['activation']}"),
         ("loss", problem["loss"]),
         ("why", plan["reason"]),
         ("otherwise", plan["override"]),
     )
+    return Group(pairs, *_notes(plan["warnings"]))
 
 
 def columns_text(columns: list[dict[str, Any]], notes: list[str]) -> RenderableType:
@@ -46,16 +72,17 @@ def columns_text(columns: list[dict[str, Any]], notes: list[str]) -> RenderableT
     for column in columns:
         missing = f" ({column['missing']} missing)" if column["missing"] else ""
         by_kind.setdefault(column["kind"], []).append(column["name"] + missing)
-    lines: list[RenderableType] = [_pairs(*((kind, _shortened(names)) for kind, names in by_kind.items()))]
-    lines += [Text(f"· {note}", style="yellow") for note in notes[:20]]
-    if len(notes) > 20:
-        lines.append(Text(f"· and {len(notes) - 20} more such columns.", style="yellow"))
-    return Group(*lines)
+    used = [kind for kind in by_kind if kind not in _LEFT_OUT]
+    ordered = used + [kind for kind in by_kind if kind in _LEFT_OUT]
+    most = 20
+    more = [f"and {len(notes) - most} more such columns."] if len(notes) > most else []
+    pairs = _pairs(*((kind, _shortened(by_kind[kind])) for kind in ordered))
+    return Group(pairs, *_notes([as_options(note) for note in notes[:most]] + more))
 
 
 def figures_text(figures: dict[str, dict[str, float | None]], title: str) -> RenderableType:
     """The network beside the constant and the linear model; the best of each row in bold."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", title_style="dim", box=box.SIMPLE_HEAD)
     table.add_column("")
     for name in figures:
         table.add_column(name, justify="right")
@@ -63,24 +90,45 @@ def figures_text(figures: dict[str, dict[str, float | None]], title: str) -> Ren
         values = [figures[name].get(key) for name in figures]
         known = [value for value in values if value is not None]
         best = (min(known) if key in _LESS_IS_BETTER else max(known)) if known else None
-        cells = [Text(number(value), style="bold" if value == best else "") for value in values]
+        cells = [
+            Text(cell, style="bold" if value == best else "") for cell, value in zip(_row(values), values, strict=True)
+        ]
         table.add_row(_TITLES.get(key, key), *cells)
     return table
 
 
-def verdict(figures: dict[str, dict[str, float | None]]) -> str:
-    """Whether the network earns its keep, in a sentence."""
+def verdict(figures: dict[str, dict[str, float | None]], training: dict[str, Any] | None = None) -> str:
+    """Whether the network earns its keep, in a sentence or two.
+
+    Args:
+        figures: of the network and the simpler models.
+        training: how training went, where that is known: what was cut short says little.
+    """
     likelihood = {name: column["nll"] for name, column in figures.items() if column["nll"] is not None}
     network = likelihood.pop("network", None)
     if network is None or not likelihood:
         return ""
     better = [name for name, value in likelihood.items() if value <= network]
     if not better:
-        return "The network beats the constant and the linear model."
+        sentence = "By its likelihood the network beats the constant and the linear model."
+        return f"{sentence} {_IMPROVING}" if _cut_short(training) else sentence
+    sentence = f"By its likelihood the network is no better than the {' and the '.join(better)} model here."
+    if _cut_short(training):
+        return f"{sentence} {_IMPROVING}"
     return (
-        f"The network is no better than the {' and the '.join(better)} model here: the inputs say little that is not "
-        f"simple, or there are too few rows. Prefer the simpler one."
+        f"{sentence} The inputs say little that is not simple, or there are too few rows: prefer the "
+        f"{'constant' if 'constant' in better and len(better) == 1 else 'simpler'} one."
     )
+
+
+_IMPROVING = "It was still getting better when training ended: give it more epochs before you judge."
+
+
+def _cut_short(training: dict[str, Any] | None) -> bool:
+    """Whether the last epoch that training was allowed was its best."""
+    if training is None or training["stopped"] not in ("max_epochs", "interrupted"):
+        return False
+    return bool(training["validation_loss"]) and training["best_epoch"] == len(training["validation_loss"])
 
 
 def training_text(training: dict[str, Any], rows: dict[str, int]) -> RenderableType:
@@ -92,14 +140,17 @@ def training_text(training: dict[str, Any], rows: dict[str, int]) -> RenderableT
         "interrupted": "it was interrupted",
         "not finite": "the loss was no longer a number",
     }[training["stopped"]]
+    kept = f"best {training['best_epoch']}" if training["best_epoch"] else "none better than the best constant"
     pairs = [
         ("rows", f"{rows['training']} to train on, {rows['held_out']} held out"),
-        ("epochs", f"{epochs}, best {training['best_epoch']}; ended because {ended}"),
+        ("epochs", f"{epochs}, {kept}; ended because {ended}"),
         ("seconds", number(training["seconds"])),
     ]
     for title, key in (("training loss", "training_loss"), ("validation loss", "validation_loss")):
         values = [value for value in training[key] if value is not None]
-        if values:
+        if len(values) == 1:
+            pairs.append((title, number(values[0])))
+        elif values:
             pairs.append((title, f"{sparkline(values)}  {number(values[0])} → {number(values[-1])}"))
     return _pairs(*pairs)
 
@@ -118,7 +169,10 @@ def model_text(description: dict[str, Any]) -> RenderableType:
     """All of a model: data, head and why, network, curves, figures."""
     record, network = description["record"], description["network"]
     columns = description["preprocessing"]["columns"]
-    hidden = " × ".join(map(str, network["hidden"])) or "none"
+    hidden = " × ".join(map(str, network["hidden"]))
+    inputs = [_counted(network["inputs"], "encoded column")]
+    if network["codes"]:
+        inputs.append(_counted(network["codes"], "piecewise-linear code"))
     parts: list[RenderableType] = []
     if "choice" in record:
         parts += [_heading("Target"), choice_text(record["choice"])]
@@ -127,8 +181,8 @@ def model_text(description: dict[str, Any]) -> RenderableType:
         columns_text(columns, [column["note"] for column in columns if column["note"]]),
         _heading("Network"),
         _pairs(
-            ("inputs", f"{network['inputs']} encoded columns and {network['codes']} piecewise-linear codes"),
-            ("hidden", f"{hidden}, {network['activation']}, dropout {network['dropout']}"),
+            ("inputs", " and ".join(inputs)),
+            ("hidden", f"{hidden}, {network['activation']}, dropout {network['dropout']}" if hidden else "none"),
             ("outputs", str(network["outputs"])),
         ),
     ]
@@ -138,22 +192,37 @@ def model_text(description: dict[str, Any]) -> RenderableType:
         parts += [
             _heading("How good"),
             figures_text(record["figures"], title=f"on {record['judged_on']}"),
-            Text(verdict(record["figures"])),
+            Text(verdict(record["figures"], record.get("training"))),
         ]
     return Group(*parts)
-
-
-def print_notes(console: Console, notes: list[str]) -> None:
-    """What deserves a look, a line each."""
-    for note in notes:
-        console.print(f"[yellow]note:[/] {escape(note)}")
 
 
 def number(value: float | None) -> str:
     """A figure with four digits that count; a dash where it is not defined."""
     if value is None:
         return "–"
-    return f"{value:.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    return f"{value:.0f}" if 10_000 <= abs(value) < 1e9 else f"{value:.4g}"
+
+
+def _row(values: list[float | None]) -> list[str]:
+    """Figures to compare, with as many decimals as four digits of the first take, so that their points align."""
+    first = next((abs(value) for value in values if value), 1.0)
+    decimals = 3 - math.floor(math.log10(first))
+    if not (decimals <= 6 and all(value is None or abs(value) < 1e9 for value in values)):
+        return [number(value) for value in values]
+    return ["–" if value is None else f"{value:.{min(max(decimals, 0), 4)}f}" for value in values]
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _notes(notes: list[str]) -> list[RenderableType]:
+    """A line each, its further lines indented."""
+    grid = Table.grid(padding=(0, 1))
+    for note in notes:
+        grid.add_row(Text("·", style="yellow"), Text(note, style="yellow", overflow="fold"))
+    return [grid] if notes else []
 
 
 def _shortened(names: list[str], most: int = 30) -> str:

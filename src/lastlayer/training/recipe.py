@@ -67,7 +67,8 @@ class Recipe:
     Attributes:
         optimizer: ``"adamw"``, ``"adam"``, ``"momentum"`` or ``"sgd"``.
         learning_rate, momentum: as PyTorch's optimizers take them.
-        weight_decay: on weight matrices; ``None`` for 512/rows, 4 at most, for classes, and 0.01 for quantities.
+        weight_decay: on weight matrices; ``None`` for 512/rows, 4 at most, for classes, and 0.01 for quantities, as
+            AdamW decouples it from the gradient, and for 0 with the other optimizers, which do not.
         schedule: a key of ``SCHEDULES``.
         shuffle: a fresh random partition every epoch; otherwise the rows in their fixed order.
         batch_size: rows in a mini-batch at most; ``None`` for the power of two next to 1/32 of the rows, 32 to 256.
@@ -114,7 +115,9 @@ class Recipe:
         steps = math.ceil(rows / batch_size)
         decay = self.weight_decay
         if decay is None:
-            decay = min(4.0, 512 / rows) if classes else 0.01
+            decay = 0.0
+            if self.optimizer == "adamw":
+                decay = min(4.0, 512 / rows) if classes else 0.01
         return Plan(
             optimizer=self.optimizer,
             learning_rate=self.learning_rate,
