@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import platform
 import time
 import warnings
 from collections.abc import Callable
@@ -22,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import polars
-import sklearn
 import torch
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.exceptions import ConvergenceWarning
@@ -35,6 +33,7 @@ from lastlayer import Classifier, Regressor
 from lastlayer.preprocessing import TableEncoder
 
 from datasets import DATASETS, Dataset, split
+from page import versions
 
 PEERS = ("constant", "linear", "scikit-learn MLP", "lastlayer")
 
@@ -48,13 +47,19 @@ class Score:
     seconds: float
 
 
-def judge(dataset: Dataset, name: str, inputs: polars.DataFrame, targets: polars.DataFrame, seed: int) -> Score:
-    """One model fitted on one split's training rows and judged on its test rows."""
+def judge(
+    dataset: Dataset, name: str, inputs: polars.DataFrame, targets: polars.DataFrame, seed: int, **options: Any
+) -> Score:
+    """One model fitted on one split's training rows and judged on its test rows.
+
+    Args:
+        options: of the library's own estimator.
+    """
     train, test = split(targets, dataset.kind, seed)
     columns = targets.to_numpy()
     target = columns if dataset.kind == "labels" else columns[:, 0]
     if name == "lastlayer":
-        estimator: Any = (Regressor if dataset.kind == "quantity" else Classifier)(random_state=seed)
+        estimator: Any = (Regressor if dataset.kind == "quantity" else Classifier)(random_state=seed, **options)
         started = time.perf_counter()
         estimator.fit(inputs[train], target[train])
         seconds = time.perf_counter() - started
@@ -135,7 +140,7 @@ def report(scores: dict[tuple[str, str], list[Score]], command: str) -> str:
         "",
         f"`{command}`",
         "",
-        f"scikit-learn {sklearn.__version__}, torch {torch.__version__}, Python {platform.python_version()}, one thread.",
+        versions(),
         "",
         "Mean over the seeds ± its standard error. Less NLL is better; the least is bold.",
         "",

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lastlayer.heads import Categorical
 from lastlayer.training import Recipe, Rows, one_epoch
 
+from page import versions
 from timing import alternate, ratio
 
 ROWS, INPUTS, HIDDEN, CLASSES, BATCH = 20_000, 32, 128, 5, 256
@@ -149,7 +150,7 @@ def main() -> None:
     }
     present = {name: run for name, run in candidates.items() if run is not None}
     seconds = alternate(present, 2 if options.quick else options.rounds)
-    print(f"One epoch over the matrix products alone; torch {torch.__version__}, {options.threads} thread(s).\n")
+    print(f"One epoch over the matrix products alone. {versions()}\n")
     print("| loop | median | quartiles | epoch, ms |\n|---|---:|---:|---:|")
     for name in candidates:
         if name not in present:

@@ -189,13 +189,13 @@ def test_numbers_between_zero_and_one_may_be_shares():
 
 LABELS = {
     "lists": [[1, 0], [0, 1], [1, 1]],
-    "numpy bools": np.array([[True, False], [False, True]]),
-    "numpy floats": np.array([[1.0, 0.0], [0.0, 1.0]]),
+    "numpy bools": np.array([[True, True], [False, False]]),
+    "numpy floats": np.array([[1.0, 1.0], [0.0, 0.0]]),
     "pandas": pd.DataFrame({"a": [1, 0, 1], "b": [0, 1, 1]}),
     "pandas nullable": pd.DataFrame({"a": pd.array([True, pd.NA, False], dtype="boolean"), "b": [True, False, False]}),
-    "polars": pl.DataFrame({"a": [True, False], "b": [False, True]}),
-    "pyarrow": pa.table({"a": [1, 0], "b": [0, 1]}),
-    "torch": torch.tensor([[1, 0], [0, 1]]),
+    "polars": pl.DataFrame({"a": [True, False], "b": [True, False]}),
+    "pyarrow": pa.table({"a": [1, 0], "b": [1, 0]}),
+    "torch": torch.tensor([[1, 0], [0, 0], [0, 1]]),
 }
 
 
@@ -206,6 +206,12 @@ def test_columns_of_zero_and_one_are_labels(target):
     assert choice.reason == "'tags' is 2 columns of 0 and 1, so any number of 2 labels can hold at once."
     assert choice.warnings == ()
     assert choice.problem.activation == "sigmoid per label"
+
+
+def test_one_label_in_every_row_looks_like_classes():
+    (warning,) = _chosen([[1, 0, 0], [0, 0, 1], [0, 1, 0]]).warnings
+    assert "every row has exactly one label" in warning
+    assert "one column of classes" in warning
 
 
 def test_a_label_that_never_changes_is_pointed_out():
@@ -243,7 +249,7 @@ MISSING = ([None, None], [np.nan] * 3, np.full(3, np.nan), pl.Series([None, None
 
 @pytest.mark.parametrize("target", [*MISSING, [], np.array([])], ids=repr)
 def test_a_target_without_values_is_an_error(target):
-    with pytest.raises(InputError, match=rf"'y' holds no value: all {len(target)} rows are missing"):
+    with pytest.raises(InputError, match=rf"'y' holds no value in any of its {len(target)} rows"):
         choose_head(target, name="y")
 
 

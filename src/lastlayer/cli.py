@@ -232,7 +232,7 @@ def guarded() -> Iterator[Callable[[Any], None]]:
 
 
 def _say(result: Any) -> None:
-    from lastlayer.report.plain import plain
+    from lastlayer.model_folder import plain
 
     typer.echo(json.dumps(plain(result), indent=2, ensure_ascii=False, allow_nan=False, default=str))
 

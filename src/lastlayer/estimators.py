@@ -386,7 +386,7 @@ class Classifier(ClassifierMixin, TableEstimator):
             count = len(coding.classes)
             if count < 2:
                 raise InputError(
-                    f"the target holds one class only, {coding.classes[0]!r}; a classifier needs two. Add rows of "
+                    f"the target holds one class only, {coding.classes[0]}; a classifier needs two. Add rows of "
                     f"another class, or name another target."
                 )
             fitting: dict[str, Head] = {"categorical": Categorical(classes=count)}

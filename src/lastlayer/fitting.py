@@ -25,6 +25,7 @@ from lastlayer.preprocessing import TableEncoder
 from lastlayer.preprocessing.frames import Frame
 from lastlayer.preprocessing.target_coding import ClassCoding, QuantityCoding, TargetCoding
 from lastlayer.training import (
+    FEW_ROWS,
     History,
     Plan,
     Recipe,
@@ -48,7 +49,8 @@ class NetworkOptions:
     Attributes:
         hidden: widths of the hidden layers.
         activation: between them.
-        dropout: share of hidden units dropped while training; ``None`` for 0.3 for classes and 0.1 for quantities.
+        dropout: share of hidden units dropped while training; ``None`` for 0.3 for classes (0.5 below 1000 rows) and
+            0.1 for quantities.
         bins: piecewise-linear bins per numeric column; 0 for none.
     """
 
@@ -68,13 +70,16 @@ class NetworkOptions:
     def build(self, encoder: TableEncoder, features: NDArray[np.float32], head: Head) -> TabularNetwork:
         """The network for features encoded so, its weights drawn from PyTorch's random state."""
         numeric = encoder.numeric_width_
+        dropout = self.dropout
+        if dropout is None:
+            dropout = (0.5 if len(features) < FEW_ROWS else 0.3) if head.over_classes else 0.1
         return TabularNetwork(
             inputs=features.shape[1],
             numeric=numeric,
             outputs=head.raw_size,
             hidden=self.hidden,
             activation=self.activation,
-            dropout=(0.3 if head.over_classes else 0.1) if self.dropout is None else self.dropout,
+            dropout=dropout,
             codes=PiecewiseLinear.learn(features[:, :numeric], self.bins),
         )
 

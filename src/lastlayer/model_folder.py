@@ -10,6 +10,7 @@ import ctypes
 import difflib
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -28,7 +29,6 @@ from lastlayer.model import Model
 from lastlayer.networks import TabularNetwork
 from lastlayer.preprocessing import TableEncoder
 from lastlayer.preprocessing.target_coding import coding_from_dict
-from lastlayer.report.plain import plain
 
 FORMAT = "lastlayer model"
 SCHEMA = 1
@@ -109,21 +109,9 @@ def load_model(folder: str | os.PathLike[str]) -> Model:
     Raises:
         ModelFolderError: if it is missing, foreign, from a later version, truncated or edited.
     """
-    place = Path(folder)
-    description = read_description(place)
+    description, weights = _read(folder)
     try:
-        weights = (place / _WEIGHTS).read_bytes()
-    except OSError as error:
-        raise ModelFolderError(f"{place} has no readable {_WEIGHTS}: {error.strerror or error}.") from error
-    try:
-        if hashlib.sha256(weights).hexdigest() != description["weights"]["sha256"]:
-            raise ModelFolderError(
-                f"{place / _WEIGHTS} is not the file that {_DESCRIPTION} was written with: it is truncated, edited or "
-                f"from another model. Fit again, or restore the folder."
-            )
         return _rebuild(description, safetensors.torch.load(weights))
-    except ModelFolderError:
-        raise
     except (
         AttributeError,
         AssertionError,
@@ -135,15 +123,50 @@ def load_model(folder: str | os.PathLike[str]) -> Model:
         LastLayerError,
         safetensors.SafetensorError,
     ) as error:
-        raise ModelFolderError(f"{place / _DESCRIPTION} is damaged: {type(error).__name__}: {error}.") from error
+        raise ModelFolderError(
+            f"{Path(folder) / _DESCRIPTION} is damaged: {type(error).__name__}: {error}. Fit again, or restore the "
+            f"folder."
+        ) from error
 
 
 def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """What ``model.json`` says, once it is known to be what :func:`save_model` wrote.
+    """What ``model.json`` says, once both files are known to be those that :func:`save_model` wrote.
 
     Raises:
         ModelFolderError: as :func:`load_model`.
     """
+    description, _ = _read(folder)
+    return description
+
+
+def describe_model(model: Model) -> dict[str, Any]:
+    """Everything but the weights, as plain JSON."""
+    description = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "versions": {library: version(library) for library in _LIBRARIES},
+        "target": {"names": list(model.target_names), **model.coding.to_dict()},
+        "head": model.head.to_dict(),
+        "network": model.network.spec,
+        "baselines": {name: baseline.head.to_dict() for name, baseline in model.baselines.items()},
+        "record": model.record,
+        "preprocessing": model.encoder.to_dict(),
+    }
+    result: dict[str, Any] = plain(description)
+    return result
+
+
+def plain(value: Any) -> Any:
+    """A record as JSON can hold it: text keys, lists, and null for a number that is not defined."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes]:
+    """The description and the weights, each of them as it was written."""
     place = Path(folder)
     if not place.is_dir():
         raise ModelFolderError(
@@ -180,24 +203,19 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
             f"{place / _DESCRIPTION} has been edited since it was written, so its predictions cannot be trusted. Fit "
             f"again, or restore the folder."
         )
-    return description
-
-
-def describe_model(model: Model) -> dict[str, Any]:
-    """Everything but the weights, as plain JSON."""
-    description = {
-        "format": FORMAT,
-        "schema": SCHEMA,
-        "versions": {library: version(library) for library in _LIBRARIES},
-        "target": {"names": list(model.target_names), **model.coding.to_dict()},
-        "head": model.head.to_dict(),
-        "network": model.network.spec,
-        "baselines": {name: baseline.head.to_dict() for name, baseline in model.baselines.items()},
-        "record": model.record,
-        "preprocessing": model.encoder.to_dict(),
-    }
-    result: dict[str, Any] = plain(description)
-    return result
+    try:
+        weights = (place / _WEIGHTS).read_bytes()
+    except OSError as error:
+        raise ModelFolderError(
+            f"{place} has no readable {_WEIGHTS} ({error.strerror or error}). Fit again, or restore the folder."
+        ) from error
+    expected = description.get("weights")
+    if not isinstance(expected, dict) or hashlib.sha256(weights).hexdigest() != expected.get("sha256"):
+        raise ModelFolderError(
+            f"{place / _WEIGHTS} is not the file that {_DESCRIPTION} was written with: it is truncated, edited or "
+            f"from another model. Fit again, or restore the folder."
+        )
+    return description, weights
 
 
 def _tensors(model: Model) -> dict[str, Tensor]:

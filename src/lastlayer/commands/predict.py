@@ -12,10 +12,9 @@ from lastlayer.checks import InputError
 from lastlayer.commands.task import check_column, take_apart
 from lastlayer.heads.targets import present_values
 from lastlayer.model import Model
-from lastlayer.model_folder import load_model
+from lastlayer.model_folder import load_model, plain
 from lastlayer.preprocessing import read_table
 from lastlayer.preprocessing.target_coding import ClassCoding, QuantityCoding
-from lastlayer.report.plain import plain
 
 
 def predict(folder: Path, path: Path, *, identifier: str | None = None, thousands: bool = False) -> polars.DataFrame:
@@ -39,6 +38,9 @@ def evaluate(folder: Path, path: Path, *, weight: str | None = None, thousands: 
     """Every figure on the table's rows that have a target, for the network, the constant and the linear model."""
     model = load_model(folder)
     task = take_apart(read_table(path, thousands=thousands), model.target_names, weight=weight)
+    if not task.inputs.columns:
+        learned = ", ".join(column.name for column in model.encoder.columns_ if column.used)
+        raise InputError(f"the table has no column besides {task.name}; the model learned from {learned}.")
     present = task.present
     if not present.any():
         raise InputError(f"no row has a value of {task.name!r}; there is nothing to compare with.")

@@ -152,7 +152,7 @@ def _override(choice: Choice) -> str:
     """How to choose otherwise, as the command spells it."""
     if not choice.alternatives:
         return "No other head fits this target."
-    return "\n".join(f"--head {name} {when}" for name, when in choice.alternatives.items())
+    return "\n".join(f"--head {name}: {when}" for name, when in choice.alternatives.items())
 
 
 def is_quantity(head: str) -> bool:

@@ -100,7 +100,9 @@ def choose_head(target: Any, *, name: str = "target") -> Choice:
         return _choose_labels(array, name)
     present, _ = present_values(array[:, 0] if array.ndim == 2 else target)
     if present.size == 0:
-        raise InputError(f"{name!r} holds no value: all {len(array)} rows are missing. Name another target column.")
+        raise InputError(f"{name!r} holds no value in any of its {len(array)} rows. Name another target column.")
+    if present.dtype.kind == "f" and np.isinf(present).any():
+        raise InputError(f"{name!r} holds an infinite value. Remove those rows, or leave the cell empty.")
     if present.dtype.kind == "M":
         raise InputError(f"{name!r} holds dates. Turn them into a number first, such as days since a first day.")
     distinct, counts = np.unique(present, return_counts=True)
@@ -127,12 +129,17 @@ def _choose_labels(array: NDArray[Any], name: str) -> Choice:
         )
     labels = array.shape[1]
     constant = [column for column in range(labels) if np.unique(present_values(array[:, column])[0]).size < 2]
-    warnings = (f"{name!r}: label {', '.join(map(str, constant))} never changes.",) if constant else ()
+    warnings = [f"{name!r}: label {', '.join(map(str, constant))} never changes."] if constant else []
+    if cells.size == array.size and (array.astype(float).sum(axis=1) == 1).all():
+        warnings.append(
+            f"{name!r}: every row has exactly one label. If they exclude each other, make them one column of "
+            f"classes: a softmax then knows it."
+        )
     return Choice(
         head=MultiLabel(labels=labels),
         reason=f"{name!r} is {labels} columns of 0 and 1, so any number of {labels} labels can hold at once.",
         alternatives={},
-        warnings=warnings,
+        warnings=tuple(warnings),
     )
 
 
@@ -173,19 +180,18 @@ def _choose_integer(present: NDArray[Any], distinct: NDArray[Any], counts: NDArr
             f"{distinct[-1]}. An identifier cannot be predicted; name another target, or say head='gaussian' if it is "
             f"a quantity after all."
         )
+    too = "too many" if distinct.size > _MOST_INTEGER_CLASSES else "too few rows each"
     return Choice(
         head=Gaussian(),
         reason=(
-            f"{name!r} holds {distinct.size} distinct whole numbers in {present.size} rows, too many to be classes, so "
-            f"a quantity."
+            f"{name!r} holds {distinct.size} distinct whole numbers in {present.size} rows, {too} to be classes, "
+            f"so a quantity."
         ),
         alternatives=_REAL_ALTERNATIVES | {"categorical": "if every number stands for a class"},
     )
 
 
 def _choose_real(present: NDArray[Any], distinct: NDArray[Any], name: str) -> Choice:
-    if not np.isfinite(present).all():
-        raise InputError(f"{name!r} holds an infinite value. Remove those rows, or leave the cell empty.")
     alternatives = dict(_REAL_ALTERNATIVES)
     reason = f"{name!r} holds {distinct.size} distinct numbers, so a real quantity."
     if distinct[0] >= 0 and distinct[-1] <= 1:
@@ -193,6 +199,8 @@ def _choose_real(present: NDArray[Any], distinct: NDArray[Any], name: str) -> Ch
         alternatives["unit_interval"] = "if it can never leave [0, 1], as a proportion cannot"
     if distinct.size <= _MOST_INTEGER_CLASSES:
         alternatives["categorical"] = "if every number stands for a class"
+        if (present == np.floor(present)).all():
+            reason += " They are whole, so they could be classes, but they are stored as decimals."
     return Choice(head=Gaussian(), reason=reason, alternatives=alternatives)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -77,7 +78,9 @@ def _is_missing(cell: Any) -> bool:
 
 
 def _plain(cell: Any) -> Any:
-    """A NumPy scalar of a mixed list as the Python number or text it stands for."""
+    """A NumPy scalar or a decimal as the Python number or text it stands for."""
+    if isinstance(cell, Decimal):
+        return float(cell)
     return cell.item() if isinstance(cell, np.generic) and cell.dtype.kind in "biufSU" else cell
 
 

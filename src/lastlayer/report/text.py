@@ -33,7 +33,7 @@ _LEFT_OUT = ("empty", "constant", "identifier", "text", "unsupported")
 
 
 def as_options(sentence: str) -> str:
-    """A sentence about arguments of the estimators, as the command spells them: ``--keep Name`` for ``keep=['Name']``."""
+    """A sentence about the estimators' arguments as the command spells them: ``--keep Name`` for ``keep=['Name']``."""
 
     def option(match: re.Match[str]) -> str:
         return f"--{match['name']} {shlex.quote(str(ast.literal_eval(match['listed'] or match['plain'])))}"
@@ -131,8 +131,9 @@ def _cut_short(training: dict[str, Any] | None) -> bool:
     return bool(training["validation_loss"]) and training["best_epoch"] == len(training["validation_loss"])
 
 
-def training_text(training: dict[str, Any], rows: dict[str, int]) -> RenderableType:
-    """Training and validation loss as two curves, with the best epoch."""
+def training_text(record: dict[str, Any]) -> RenderableType:
+    """Training and validation loss as two curves, with the best epoch, and whether all rows were learned from after."""
+    training, rows = record["training"], record["rows"]
     epochs = len(training["training_loss"])
     ended = {
         "patience": "the validation loss no longer fell",
@@ -152,6 +153,9 @@ def training_text(training: dict[str, Any], rows: dict[str, int]) -> RenderableT
             pairs.append((title, number(values[0])))
         elif values:
             pairs.append((title, f"{sparkline(values)}  {number(values[0])} → {number(values[-1])}"))
+    if record.get("refitted_on_all_rows"):
+        everything, best = rows["training"] + rows["held_out"], training["best_epoch"]
+        pairs.append(("then", f"trained again on all {everything} rows, for {_counted(best, 'epoch')}"))
     return _pairs(*pairs)
 
 
@@ -187,11 +191,12 @@ def model_text(description: dict[str, Any]) -> RenderableType:
         ),
     ]
     if "training" in record:
-        parts += [_heading("Training"), training_text(record["training"], record["rows"])]
+        parts += [_heading("Training"), training_text(record)]
     if "figures" in record:
+        before = ", before the network was trained again on all" if record.get("refitted_on_all_rows") else ""
         parts += [
             _heading("How good"),
-            figures_text(record["figures"], title=f"on {record['judged_on']}"),
+            figures_text(record["figures"], title=f"on {record['judged_on']}{before}"),
             Text(verdict(record["figures"], record.get("training"))),
         ]
     return Group(*parts)
@@ -210,7 +215,7 @@ def _row(values: list[float | None]) -> list[str]:
     decimals = 3 - math.floor(math.log10(first))
     if not (decimals <= 6 and all(value is None or abs(value) < 1e9 for value in values)):
         return [number(value) for value in values]
-    return ["–" if value is None else f"{value:.{min(max(decimals, 0), 4)}f}" for value in values]
+    return ["–" if value is None else f"{value:.{max(decimals, 0)}f}" for value in values]
 
 
 def _counted(count: int, noun: str) -> str:

@@ -2,7 +2,7 @@
 
 from lastlayer.training.loop import Epoch, History, forward, one_epoch, train
 from lastlayer.training.progress import progress_bar
-from lastlayer.training.recipe import OPTIMIZERS, Plan, Recipe
+from lastlayer.training.recipe import FEW_ROWS, OPTIMIZERS, Plan, Recipe
 from lastlayer.training.rows import Rows
 from lastlayer.training.schedules import SCHEDULES
 from lastlayer.training.split import hold_out
@@ -10,6 +10,7 @@ from lastlayer.training.step import step
 from lastlayer.training.threads import one_thread
 
 __all__ = [
+    "FEW_ROWS",
     "OPTIMIZERS",
     "SCHEDULES",
     "Epoch",

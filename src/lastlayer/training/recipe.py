@@ -18,6 +18,10 @@ _ADAPTIVE: dict[str, Callable[..., Optimizer]] = {"adam": torch.optim.Adam, "ada
 OPTIMIZERS = (*_ADAPTIVE, "sgd", "momentum")
 
 
+# Tables of classes with fewer rows than this are held back harder: more dropout, more weight decay.
+FEW_ROWS = 1000
+
+
 @dataclass(frozen=True)
 class Plan:
     """How one network is trained on one table: every number settled.
@@ -67,8 +71,8 @@ class Recipe:
     Attributes:
         optimizer: ``"adamw"``, ``"adam"``, ``"momentum"`` or ``"sgd"``.
         learning_rate, momentum: as PyTorch's optimizers take them.
-        weight_decay: on weight matrices; ``None`` for 512/rows, 4 at most, for classes, and 0.01 for quantities, as
-            AdamW decouples it from the gradient, and for 0 with the other optimizers, which do not.
+        weight_decay: on weight matrices; ``None`` for 512/rows for classes (below 1000 rows twice that, 4 at most) and
+            0.01 for quantities, as AdamW decouples it from the gradient; for 0 with the other optimizers, which do not.
         schedule: a key of ``SCHEDULES``.
         shuffle: a fresh random partition every epoch; otherwise the rows in their fixed order.
         batch_size: rows in a mini-batch at most; ``None`` for the power of two next to 1/32 of the rows, 32 to 256.
@@ -117,7 +121,8 @@ class Recipe:
         if decay is None:
             decay = 0.0
             if self.optimizer == "adamw":
-                decay = min(4.0, 512 / rows) if classes else 0.01
+                few = rows < FEW_ROWS
+                decay = min(4.0, (1024 if few else 512) / rows) if classes else 0.01
         return Plan(
             optimizer=self.optimizer,
             learning_rate=self.learning_rate,

@@ -1,0 +1,85 @@
+"""What each ingredient of the default recipe is worth: the same tables with one thing changed at a time.
+
+Prints the test negative log-likelihood (see ``tables.py``) of the defaults and the difference that each change makes,
+with the standard error of the difference over the seeds, split by split. Above 0 the default is better.
+
+    python benchmarks/recipe.py --data FOLDER [--seeds 3] [--only NAME,NAME] [--out FILE.md]
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from datasets import DATASETS
+from page import versions
+from tables import judge
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "no piecewise-linear codes": {"bins": 0},
+    "8 bins": {"bins": 8},
+    "no second fit on all rows": {"refit": False},
+    "no average of weights": {"average": 0.0},
+    "no dropout": {"dropout": 0.0},
+    "dropout 0.3": {"dropout": 0.3},
+    "weight decay 0.01": {"weight_decay": 0.01},
+    "learning rate 0.001": {"learning_rate": 1e-3},
+    "cosine schedule": {"schedule": "cosine"},
+    "one hidden layer": {"hidden": (256,)},
+    "ReLU": {"activation": "relu"},
+}
+# The two largest tables take as long as all others together.
+LARGE = ("adult", "r_diamonds")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data files")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", help="names of tables, with commas between; all but the two largest otherwise")
+    parser.add_argument("--out", type=Path, help="write the page here as well, after every table")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    wanted = options.only.split(",") if options.only else [d.name for d in DATASETS if d.name not in LARGE]
+    head = [
+        "# What each ingredient is worth",
+        "",
+        f"`python benchmarks/recipe.py --data FOLDER --seeds {options.seeds}`",
+        "",
+        versions(),
+        "",
+        "Test negative log-likelihood of the defaults, and by how much each change alone raises it, ± the standard",
+        "error of that difference over the seeds. Above 0 the default is better on that table.",
+        "",
+        "| table | default | " + " | ".join(CHANGES) + " |",
+        "|---|---:|" + "---:|" * len(CHANGES),
+    ]
+    for dataset in DATASETS:
+        if dataset.name not in wanted:
+            continue
+        inputs, targets = dataset.read(options.data)
+
+        def nll(change: dict[str, Any], dataset: Any = dataset, inputs: Any = inputs, targets: Any = targets) -> Any:
+            return np.array(
+                [judge(dataset, "lastlayer", inputs, targets, seed, **change).nll for seed in range(options.seeds)]
+            )
+
+        default = nll({})
+        cells = [f"{default.mean():.4f}"]
+        for change in CHANGES.values():
+            difference = nll(change) - default
+            error = difference.std(ddof=1) / math.sqrt(options.seeds) if options.seeds > 1 else math.nan
+            cells.append(f"{difference.mean():+.4f} ± {error:.4f}")
+        head.append(f"| {dataset.name} | {' | '.join(cells)} |")
+        print(head[-1], flush=True)
+        if options.out:
+            options.out.write_text("\n".join(head) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The benchmarks still run; what they measure is in ``benchmarks/results``, never here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["benchmarks/training.py", "--quick"], "| lastlayer |"),
+        (["benchmarks/tables.py", "--data", "data", "--only", "penguins", "--seeds", "1"], "| penguins |"),
+    ],
+    ids=["training", "tables"],
+)
+def test_a_benchmark_runs(arguments: list[str], expected: str) -> None:
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert expected in done.stdout
+
+
+def test_missing_data_is_said() -> None:
+    done = subprocess.run(
+        [sys.executable, "benchmarks/tables.py", "--data", "data", "--only", "adult"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "adult: there is no" in done.stderr
+    assert "--data" in done.stderr
