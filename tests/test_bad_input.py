@@ -21,7 +21,7 @@ import pytest
 
 import lastlayer
 from command_line import COMMAND, PENGUINS, SHORT, contents, done, environment, process, refused, run, table
-from lastlayer import model_folder
+from lastlayer import files, model_folder
 
 
 @pytest.fixture(scope="module")
@@ -203,8 +203,8 @@ def test_one_row_and_two(tmp_path: Path) -> None:
         (("-t", "y,"), "no column ''"),
         (("-t", "y", "--weight", "x"), "0 or more"),
         (("-t", "y", "--weight", "town"), "expected numbers"),
-        (("-t", "y", "--device", "abacus"), "cpu or cuda"),
-        (("-t", "y", "--seed", str(2**40)), "--seed"),
+        (("-t", "y", "--device", "abacus"), "'cpu' or 'cuda'"),
+        (("-t", "y", "--seed", str(2**40)), "the seed is"),
         (("-t", "y", "--max-epochs", "0"), "--max-epochs"),
     ],
 )
@@ -489,7 +489,7 @@ def test_a_rename_that_fails_gives_the_old_model_back(place: Path, monkeypatch: 
 
     monkeypatch.setattr(Path, "rename", refuse_new)
     # As where the system has no exchange of two folders.
-    monkeypatch.setattr(model_folder, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(files, "_exchange", lambda one, other: False)
     for out in ("model", "new"):
         message = refused("fit", place / "t.csv", "-t", "y", "-o", place / out, "--force", "--seed", "1", *SHORT)
         assert "Nothing was changed" in message
@@ -551,7 +551,7 @@ DYING = textwrap.dedent(
     """
     import os, signal, sys
     from pathlib import Path
-    from lastlayer import model_folder
+    from lastlayer import files
     from lastlayer.cli import app
 
     place, table, moment = sys.argv[1:]
@@ -565,7 +565,7 @@ DYING = textwrap.dedent(
         calls = []
         os.fsync = lambda file: die() if calls else calls.append(file)
     else:
-        model_folder.shutil.rmtree = die
+        files.shutil.rmtree = die
     app(["fit", table, "-t", "y", "-o", place, "--force", "--seed", "1", "--max-epochs", "1"])
     """
 )

@@ -168,9 +168,16 @@ def test_other_numbers_are_a_real_quantity(target):
     choice = _chosen(target)
     assert choice.head == heads.Gaussian()
     assert choice.reason == "'target' holds 3 distinct numbers, so a real quantity."
-    assert list(choice.alternatives) == ["laplace", "categorical"]
+    assert list(choice.alternatives) == ["laplace"]
     assert "outliers" in choice.alternatives["laplace"]
     assert choice.problem.activation == "none"
+
+
+def test_whole_numbers_stored_as_decimals_are_said_to_be_whole():
+    choice = _chosen([1.0, 2.0, 3.0] * 20)
+    assert choice.head == heads.Gaussian()
+    assert "They are whole, so they could be classes" in choice.reason
+    assert "categorical" in choice.alternatives
 
 
 def test_many_real_numbers_are_no_classes():
@@ -215,7 +222,7 @@ def test_one_label_in_every_row_looks_like_classes():
 
 
 def test_a_label_that_never_changes_is_pointed_out():
-    assert _chosen([[1, 0, 0], [1, 1, 0]]).warnings == ("'target': label 0, 2 never changes.",)
+    assert _chosen([[1, 0, 0], [1, 1, 0]]).warnings == ("'target': column 0, column 2 never changes.",)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +285,7 @@ def test_row_numbers_are_an_identifier():
     for target in (np.arange(100), RNG.permutation(100) + 5000, pl.Series(range(100)), range(20)):
         with pytest.raises(InputError, match=r"'id' numbers the rows: \d+ different whole numbers without a gap"):
             choose_head(target, name="id")
-    with pytest.raises(InputError, match="head='gaussian' if it is a quantity after all"):
+    with pytest.raises(InputError, match=r"head='gaussian' \(--head gaussian\) if it is a quantity after all"):
         choose_head(np.arange(100))
     # With a gap, or with few rows, nothing tells an identifier from a quantity.
     assert _chosen(np.append(np.arange(99), 200)).head == heads.Gaussian()

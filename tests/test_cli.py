@@ -164,7 +164,7 @@ def test_force_works_where_the_system_cannot_exchange_folders(tmp_path: Path, mo
     path, out = table(tmp_path / "t.csv"), tmp_path / "m"
     done("fit", path, "-t", "y", "-o", out, *SHORT)
     before = contents(tmp_path)
-    monkeypatch.setattr("lastlayer.model_folder._exchange", lambda one, other: False)
+    monkeypatch.setattr("lastlayer.files._exchange", lambda one, other: False)
     done("fit", path, "-t", "y", "-o", out, "--seed", "1", "--force", *SHORT)
     after = contents(tmp_path)
     assert after.keys() == before.keys()

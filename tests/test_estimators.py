@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from lastlayer import Classifier, LastLayerWarning, Regressor
 from lastlayer.checks import DomainError, InputError
 from lastlayer.heads import Bernoulli, Categorical, Laplace, MultiLabel
 from lastlayer.preprocessing import read_table
+from lastlayer.training import loop
 
 PENGUINS = Path(__file__).parent.parent / "data" / "penguins.csv.gz"
 QUICK: dict[str, Any] = {"hidden": (32,), "max_epochs": 20}
@@ -324,3 +326,66 @@ def test_a_loaded_model_predicts_the_same_bit_for_bit(kind: str, tmp_path: Path)
         assert np.array_equal(loaded.predict_proba(columns), model.predict_proba(columns))
         assert loaded.classes_.tolist() == model.classes_.tolist()
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.json", "model.safetensors"]
+
+
+def test_a_model_that_learned_pass_by_pass_is_kept_too(tmp_path: Path) -> None:
+    features, target = load_iris(return_X_y=True)
+    model = Classifier(**QUICK).partial_fit(features, target)
+    model.save(tmp_path / "model")
+    loaded = lastlayer.load(tmp_path / "model")
+    assert np.array_equal(loaded.predict(features), model.predict(features))
+    assert loaded.loss_curve_ == []
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epoch", [0, 2, 25])
+def test_ctrl_c_keeps_the_best_so_far_and_says_so(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the first epoch, in a later one, and in the second training on all rows."""
+    features, target = load_iris(return_X_y=True)
+    calls = []
+    real = loop.one_epoch
+
+    def interrupted(*arguments: Any, **options: Any) -> float:
+        calls.append(arguments)
+        if len(calls) == epoch + 1:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(loop, "one_epoch", interrupted)
+    with pytest.warns(LastLayerWarning, match="interrupted after epoch"):
+        model = Classifier(**QUICK).fit(features, target)
+    assert model.n_iter_ == min(epoch, 20)
+    probability = model.predict_proba(features)
+    if epoch == 0:
+        assert np.allclose(probability, 1 / 3, atol=0.05)
+    assert model.model_.record["refitted_on_all_rows"] is False
+    figures = model.model_.record["figures"]["network"]
+    assert figures["nll"] <= model.model_.record["figures"]["constant"]["nll"] + 0.01
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "abacus"}, "expected 'cpu' or 'cuda'"),
+        ({"random_state": -1}, "the seed is -1"),
+        ({"hidden": (0,)}, "expected widths"),
+        ({"activation": "swish"}, "activation is 'swish'; expected one of"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"bins": -1}, "bins is -1"),
+        ({"validation_fraction": 1.0}, "validation_fraction is 1.0"),
+        ({"keep": ["nothing"]}, "nothing"),
+    ],
+)
+def test_a_wrong_option_is_an_error_that_names_it(options: dict[str, Any], message: str) -> None:
+    features, target = load_iris(return_X_y=True)
+    with pytest.raises(InputError, match=re.escape(message)):
+        Classifier(**options).fit(features, target)
+
+
+def test_a_loss_that_is_no_number_ends_in_a_model_and_a_warning() -> None:
+    features, target = load_diabetes(return_X_y=True)
+    with pytest.warns(LastLayerWarning, match="no longer a number"):
+        model = Regressor(optimizer="sgd", learning_rate=1e9, **QUICK).fit(features, target)
+    assert np.isfinite(model.predict(features)).all()

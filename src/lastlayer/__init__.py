@@ -14,9 +14,10 @@ answers before PyTorch is loaded.
 from __future__ import annotations
 
 import importlib
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = version("lastlayer")
 
 if TYPE_CHECKING:
     from lastlayer import heads, losses, networks, preprocessing, training

@@ -86,3 +86,28 @@ def check_choice(value: object, choices: tuple[str, ...], *, what: str) -> None:
     """
     if value not in choices:
         raise InputError(f"{what} is {value!r}; expected one of {', '.join(map(repr, choices))}.")
+
+
+def check_device(device: str) -> None:
+    """PyTorch has the device.
+
+    Raises:
+        InputError: naming the device and the one that is always there.
+    """
+    import torch
+
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise InputError(f"the device is {device!r}; expected 'cpu' or 'cuda'.")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError("the device is 'cuda', and PyTorch finds none here. Use 'cpu'.")
+
+
+def check_seed(seed: int) -> None:
+    """NumPy takes the seed, and so does PyTorch.
+
+    Raises:
+        InputError: naming the seed and its range.
+    """
+    if not 0 <= seed < 2**32:
+        raise InputError(f"the seed is {seed}; expected a whole number from 0 to {2**32 - 1}.")

@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +24,6 @@ from rich.markup import escape
 from lastlayer.checks import LastLayerError, LastLayerWarning
 
 app = typer.Typer(
-    help="Say what your target is; get the last layer, the loss and honest predictions.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -41,6 +41,21 @@ ModelPath = Annotated[
 Weight = Annotated[str | None, typer.Option(metavar="NAME", help="Column of row weights.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Thousands = Annotated[bool, typer.Option("--thousands", help='Read "1,234" as a number; otherwise it is text.')]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lastlayer {version('lastlayer')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    print_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Say what your target is; get the last layer, the loss and honest predictions."""
 
 
 @app.command()
@@ -226,7 +241,7 @@ def guarded() -> Iterator[Callable[[Any], None]]:
                 1,
             )
     for warning in caught:
-        errors.print(f"[yellow]note:[/] {_spelled(str(warning.message))}")
+        errors.print(f"[yellow]note:[/] {escape(str(warning.message))}")
     if code:
         raise typer.Exit(code)
 
@@ -238,14 +253,8 @@ def _say(result: Any) -> None:
 
 
 def _explain(kind: str, message: str, code: int) -> int:
-    errors.print(f"[red]{kind}:[/] {_spelled(message)}")
+    errors.print(f"[red]{kind}:[/] {escape(message)}")
     return code
-
-
-def _spelled(message: str) -> str:
-    from lastlayer.report.text import as_options
-
-    return escape(as_options(message))
 
 
 def _discard_output() -> None:

@@ -19,7 +19,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from typing_extensions import Self
 
-from lastlayer.checks import InputError, LastLayerWarning
+from lastlayer.checks import InputError, LastLayerWarning, check_device, check_seed
 from lastlayer.fitting import NetworkOptions, Task, fit_model, pass_once, start_model
 from lastlayer.heads import Bernoulli, Categorical, ConstantScaleHead, Head, MultiLabel, catalog
 from lastlayer.heads.targets import present_values, to_array
@@ -28,7 +28,7 @@ from lastlayer.model_folder import load_model, save_model
 from lastlayer.preprocessing import TableEncoder
 from lastlayer.preprocessing.frames import Frame, as_frame
 from lastlayer.preprocessing.target_coding import ClassCoding, LabelCoding, QuantityCoding
-from lastlayer.training import Recipe
+from lastlayer.training import History, Recipe
 
 
 class TableEstimator(BaseEstimator):
@@ -121,7 +121,7 @@ class TableEstimator(BaseEstimator):
             self._recipe(),
             validation_fraction=self.validation_fraction,
             refit=self.refit,
-            device=self.device,
+            device=self._checked_device(),
             seed=self._seed(),
             verbose=self.verbose,
         )
@@ -141,7 +141,7 @@ class TableEstimator(BaseEstimator):
                 task,
                 self._encoder(),
                 self._network_options(),
-                device=self.device,
+                device=self._checked_device(),
                 seed=self._seed(),
             )
             self._adopt(model)
@@ -156,6 +156,8 @@ class TableEstimator(BaseEstimator):
 
     def _adopt(self, model: Model) -> None:
         self.model_ = model
+        # Arrays have no names; scikit-learn warns where a table with names meets a model without, or the other way.
+        model.record.setdefault("named_columns", hasattr(self, "feature_names_in_"))
         # A warm optimizer belongs to the network it started with.
         self.__dict__.pop("_optimizer", None)
 
@@ -164,6 +166,10 @@ class TableEstimator(BaseEstimator):
 
     def _encoder(self) -> TableEncoder:
         return TableEncoder(keep=self.keep, max_categories=self.max_categories)
+
+    def _checked_device(self) -> str:
+        check_device(self.device)
+        return self.device
 
     def _network_options(self) -> NetworkOptions:
         return NetworkOptions(self.hidden, self.activation, self.dropout, self.bins)
@@ -184,6 +190,7 @@ class TableEstimator(BaseEstimator):
 
     def _seed(self) -> int:
         if isinstance(self.random_state, int):
+            check_seed(self.random_state)
             return self.random_state
         return int(check_random_state(self.random_state).randint(2**31))
 
@@ -547,10 +554,11 @@ def load(folder: str | os.PathLike[str]) -> Classifier | Regressor:
         estimator.classes_ = model.coding.classes if isinstance(model.coding, ClassCoding) else np.array([0, 1])
     estimator._adopt(model)
     estimator.n_features_in_ = model.encoder.n_features_in_
-    estimator.feature_names_in_ = model.encoder.feature_names_in_
-    training = model.record["training"]
-    estimator.loss_curve_ = training["training_loss"]
-    estimator.validation_curve_ = [loss for loss in training["validation_loss"] if loss is not None]
-    estimator.best_epoch_ = training["best_epoch"]
+    if model.record["named_columns"]:
+        estimator.feature_names_in_ = model.encoder.feature_names_in_
+    history = model.record.get("training", History().to_dict())
+    estimator.loss_curve_ = history["training_loss"]
+    estimator.validation_curve_ = [loss for loss in history["validation_loss"] if loss is not None]
+    estimator.best_epoch_ = history["best_epoch"]
     estimator.n_iter_ = len(estimator.loss_curve_)
     return estimator

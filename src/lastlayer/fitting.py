@@ -156,7 +156,7 @@ def fit_model(
 
     plan = recipe.plan(len(training), classes=task.head.over_classes)
     history = _train(model, training, held_out if spared else None, plan, seed=seed, verbose=verbose)
-    _warn_of_ending(history)
+    _warn_of_ending(history, f"epoch {history.best_epoch} is kept.")
     raw = forward(model.network, judged.features.to(device)).cpu()
     model.head = task.head.refit(raw, judged.target, judged.ones_or_weight())
     model.baselines = fit_baselines(task.head, training, judged)
@@ -167,10 +167,12 @@ def fit_model(
     if final:
         judged_network, model.network = model.network, start
         whole = dataclasses.replace(plan, max_epochs=history.best_epoch)
-        if _train(model, rows, None, whole, seed=seed, verbose=verbose).stopped == "interrupted":
-            model.network, final = judged_network, False
-        else:
+        again = _train(model, rows, None, whole, seed=seed, verbose=verbose)
+        if again.stopped == "max_epochs":
             model.baselines = refit_baselines(model.baselines, task.head, rows)
+        else:
+            _warn_of_ending(again, "the second training, on all rows, is left out; the first is kept.")
+            model.network, final = judged_network, False
 
     model.record = {
         "rows": {"training": len(training), "held_out": len(held_out)},
@@ -226,14 +228,14 @@ def encode_rows(task: Task, encoder: TableEncoder, coding: TargetCoding) -> Rows
     return Rows(features, target, weight)
 
 
-def _warn_of_ending(history: History) -> None:
-    if history.stopped == "interrupted":
-        message = f"training was interrupted after epoch {len(history.epochs)}; epoch {history.best_epoch} is kept."
-    elif history.stopped == "not finite":
-        message = (
-            f"the loss was no longer a number in epoch {len(history.epochs)}; epoch {history.best_epoch} is kept. "
-            f"Lower the learning rate, or look for extreme values in the target."
-        )
-    else:
-        return
-    warnings.warn(message, LastLayerWarning, stacklevel=5)
+def _warn_of_ending(history: History, kept: str) -> None:
+    """Says so where training ended neither by patience nor by its number of epochs."""
+    reasons = {
+        "interrupted": f"training was interrupted after epoch {len(history.epochs)}",
+        "not finite": (
+            f"the loss was no longer a number in epoch {len(history.epochs)} (lower the learning rate, or look for "
+            f"extreme values in the target)"
+        ),
+    }
+    if history.stopped in reasons:
+        warnings.warn(f"{reasons[history.stopped]}: {kept}", LastLayerWarning, stacklevel=5)

@@ -1,19 +1,16 @@
 """A model as a folder: ``model.safetensors`` for the weights, ``model.json`` for everything else.
 
-Loading reads numbers and text and runs nothing from the file. Writing is all or nothing: the folder is made complete
-beside its place and then renamed into it. Both files carry a checksum, so that a changed one is noticed.
+Loading reads numbers and text and runs nothing from the file. Writing is all or nothing. Both files carry a checksum,
+so that a changed one is noticed.
 """
 
 from __future__ import annotations
 
-import ctypes
 import difflib
 import hashlib
 import json
 import math
 import os
-import shutil
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from torch import Tensor
 from lastlayer import heads
 from lastlayer.baselines import Baseline
 from lastlayer.checks import LastLayerError, ModelFolderError
+from lastlayer.files import write_folder_whole
 from lastlayer.model import Model
 from lastlayer.networks import TabularNetwork
 from lastlayer.preprocessing import TableEncoder
@@ -78,29 +76,16 @@ def save_model(model: Model, folder: str | os.PathLike[str], *, force: bool = Fa
         ModelFolderError: if something is there that must stay, or the disk refuses; what was there stays as it was.
     """
     place = check_place(folder, force=force)
+    weights = safetensors.torch.save(_tensors(model))
+    description = describe_model(model) | {"weights": {"file": _WEIGHTS, "sha256": hashlib.sha256(weights).hexdigest()}}
+    description["sha256"] = _checksum(description)
+    text = json.dumps(description, indent=2, ensure_ascii=False, allow_nan=False)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        # In the same parent, so that the last step is a rename within one file system.
-        new = Path(tempfile.mkdtemp(prefix=".lastlayer-", dir=place.parent))
-    except OSError as error:
-        raise ModelFolderError(f"{folder} cannot be written: {error.strerror or error}.") from error
-    try:
-        weights = safetensors.torch.save(_tensors(model))
-        _write(new / _WEIGHTS, weights)
-        description = describe_model(model) | {
-            "weights": {"file": _WEIGHTS, "sha256": hashlib.sha256(weights).hexdigest()}
-        }
-        description["sha256"] = _checksum(description)
-        text = json.dumps(description, indent=2, ensure_ascii=False, allow_nan=False)
-        _write(new / _DESCRIPTION, text.encode())
-        new.chmod(0o755)
-        _move_into_place(new, place)
+        write_folder_whole(place, {_WEIGHTS: weights, _DESCRIPTION: text.encode()})
     except OSError as error:
         raise ModelFolderError(
             f"{folder} cannot be written: {error.strerror or error}. Nothing was changed."
         ) from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def load_model(folder: str | os.PathLike[str]) -> Model:
@@ -283,47 +268,3 @@ def _check_can_be_made(folder: str | os.PathLike[str], place: Path) -> None:
         raise ModelFolderError(f"{folder} cannot be made: {parent} is not a folder. Name another folder.")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise ModelFolderError(f"{folder} cannot be made: {parent} may not be written to. Name another folder.")
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _move_into_place(new: Path, place: Path) -> None:
-    """Gives the finished folder its name; a model that was there ends up where the new one was made.
-
-    On Linux the two change places in one step. Elsewhere the old one is put aside first, and back if that fails.
-    """
-    if not place.exists() or not any(place.iterdir()):
-        # POSIX renames over an empty folder; Windows does not.
-        if os.name == "nt" and place.exists():
-            place.rmdir()
-        new.rename(place)
-        return
-    if _exchange(new, place):
-        return
-    aside = Path(tempfile.mkdtemp(prefix=".lastlayer-", dir=place.parent))
-    try:
-        place.rename(aside / "old")
-        try:
-            new.rename(place)
-        except BaseException:
-            (aside / "old").rename(place)
-            raise
-    finally:
-        if place.exists():
-            shutil.rmtree(aside, ignore_errors=True)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Two paths change places, both or neither; false where the system has no such call."""
-    try:
-        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError, TypeError):
-        return False
-    current_folder, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
-    done: int = renameat2(current_folder, os.fsencode(one), current_folder, os.fsencode(other), exchange)
-    return done == 0

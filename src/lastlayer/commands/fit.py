@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from lastlayer.checks import InputError, LastLayerWarning, ModelFolderError
+from lastlayer.checks import InputError, LastLayerWarning, ModelFolderError, check_device, check_seed
 from lastlayer.commands.task import TableTask, check_column, is_quantity, take_apart
 from lastlayer.estimators import Classifier, Regressor
 from lastlayer.heads import PROBLEM_TYPES, catalog
@@ -41,8 +39,8 @@ def fit(
         balanced: let every class count the same.
         options: of the estimator.
     """
-    _check_device(options.get("device", "cpu"))
-    _check_seed(options.get("random_state", 0))
+    check_device(options.get("device", "cpu"))
+    check_seed(options.get("random_state", 0))
     try:
         check_place(out, force=force)
     except ModelFolderError as error:
@@ -93,19 +91,6 @@ def _problem(head: str) -> dict[str, str]:
         "activation": facts.activation,
         "loss": facts.loss.replace("_", " ").replace("cross entropy", "cross-entropy"),
     }
-
-
-def _check_device(device: str) -> None:
-    kind = device.partition(":")[0]
-    if kind not in ("cpu", "cuda"):
-        raise InputError(f"--device is {device!r}; expected cpu or cuda.")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device is cuda, and PyTorch finds no such device here. Use --device cpu.")
-
-
-def _check_seed(seed: int) -> None:
-    if not 0 <= seed < 2**32:
-        raise InputError(f"--seed is {seed}; expected a whole number from 0 to {2**32 - 1}.")
 
 
 def _columns(task: TableTask, keep: Sequence[str]) -> dict[str, Any]:

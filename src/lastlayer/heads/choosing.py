@@ -97,7 +97,9 @@ def choose_head(target: Any, *, name: str = "target") -> Choice:
     """
     array = to_array(target)
     if array.ndim == 2 and array.shape[1] > 1:
-        return _choose_labels(array, name)
+        columns = getattr(target, "columns", None)
+        labels = [f"column {index}" for index in range(array.shape[1])] if columns is None else list(map(str, columns))
+        return _choose_labels(array, labels, name)
     present, _ = present_values(array[:, 0] if array.ndim == 2 else target)
     if present.size == 0:
         raise InputError(f"{name!r} holds no value in any of its {len(array)} rows. Name another target column.")
@@ -120,7 +122,7 @@ def choose_head(target: Any, *, name: str = "target") -> Choice:
     return _choose_strings(present, distinct, counts, name)
 
 
-def _choose_labels(array: NDArray[Any], name: str) -> Choice:
+def _choose_labels(array: NDArray[Any], names: list[str], name: str) -> Choice:
     cells, _ = present_values(array.ravel())
     if cells.dtype.kind not in "biuf" or not np.isin(cells, (0, 1)).all():
         raise InputError(
@@ -128,8 +130,9 @@ def _choose_labels(array: NDArray[Any], name: str) -> Choice:
             f"labels that hold or not; fit one model per column for anything else."
         )
     labels = array.shape[1]
-    constant = [column for column in range(labels) if np.unique(present_values(array[:, column])[0]).size < 2]
-    warnings = [f"{name!r}: label {', '.join(map(str, constant))} never changes."] if constant else []
+    changes = [np.unique(present_values(column)[0]).size > 1 for column in array.T]
+    constant = [label for label, change in zip(names, changes, strict=True) if not change]
+    warnings = [f"{name!r}: {', '.join(constant)} never changes."] if constant else []
     if cells.size == array.size and (array.astype(float).sum(axis=1) == 1).all():
         warnings.append(
             f"{name!r}: every row has exactly one label. If they exclude each other, make them one column of "
@@ -177,7 +180,8 @@ def _choose_integer(present: NDArray[Any], distinct: NDArray[Any], counts: NDArr
     ):
         raise InputError(
             f"{name!r} numbers the rows: {present.size} different whole numbers without a gap, {distinct[0]} to "
-            f"{distinct[-1]}. An identifier cannot be predicted; name another target, or say head='gaussian' if it is "
+            f"{distinct[-1]}. An identifier cannot be predicted; name another target, or say head='gaussian' "
+            f"(--head gaussian) if it is "
             f"a quantity after all."
         )
     too = "too many" if distinct.size > _MOST_INTEGER_CLASSES else "too few rows each"
@@ -197,10 +201,9 @@ def _choose_real(present: NDArray[Any], distinct: NDArray[Any], name: str) -> Ch
     if distinct[0] >= 0 and distinct[-1] <= 1:
         reason += " All of them lie in [0, 1]."
         alternatives["unit_interval"] = "if it can never leave [0, 1], as a proportion cannot"
-    if distinct.size <= _MOST_INTEGER_CLASSES:
+    if distinct.size <= _MOST_INTEGER_CLASSES and (present == np.floor(present)).all():
+        reason += " They are whole, so they could be classes, but they are stored as decimals."
         alternatives["categorical"] = "if every number stands for a class"
-        if (present == np.floor(present)).all():
-            reason += " They are whole, so they could be classes, but they are stored as decimals."
     return Choice(head=Gaussian(), reason=reason, alternatives=alternatives)
 
 

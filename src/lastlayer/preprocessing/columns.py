@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -116,21 +117,21 @@ def _reason_to_leave_out(frame: Frame, name: str, dtype: Any, fact: _Facts) -> t
     if kind == "unsupported":
         return "unsupported", f"{dtype} is not a number, truth value, category or date. Convert it to one."
     if fact.constant and rows > 1:
-        return "constant", f"it is {frame[name][0]!r} in every row. To use it all the same: keep=[{name!r}]."
+        return "constant", f"it is {frame[name][0]!r} in every row. To use it all the same: {_kept(name)}."
 
     integer, text = dtype.is_integer(), dtype == nw.String
     if integer and fact.counts_up and rows >= _ENOUGH_ROWS:
-        return "identifier", f"it counts the rows. To use it as a number: keep=[{name!r}]."
+        return "identifier", f"it counts the rows. To use it as a number: {_kept(name)}."
     if not text and not (integer and _IDENTIFIER_NAME.search(name)):
         return "", ""
     values = frame[name].drop_nulls()
     distinct = values.n_unique()
     if _IDENTIFIER_NAME.search(name) and distinct == rows >= _ENOUGH_ROWS:
         use = "categories" if text else "a number"
-        return "identifier", f"it names each row, and no value repeats. To use it as {use}: keep=[{name!r}]."
+        return "identifier", f"it names each row, and no value repeats. To use it as {use}: {_kept(name)}."
     if text and distinct > max(_ENOUGH_ROWS, filled / 2):
         seen = f"{distinct} different values in {filled} filled cells, such as {values[0]!r}"
-        return "text", f"it is free text ({seen}). To use it as categories: keep=[{name!r}]."
+        return "text", f"it is free text ({seen}). To use it as categories: {_kept(name)}."
     return "", ""
 
 
@@ -145,3 +146,8 @@ def _natural_kind(dtype: Any) -> str:
     if dtype == nw.String or dtype == nw.Categorical or dtype == nw.Enum:
         return "categorical"
     return "unsupported"
+
+
+def _kept(name: str) -> str:
+    """The option that keeps a column, as it is spelled in Python and for the command."""
+    return f"keep=[{name!r}], or --keep {shlex.quote(name)}"

@@ -23,6 +23,7 @@ import polars
 import polars.selectors as selectors
 
 from lastlayer.checks import DataFileError
+from lastlayer.files import write_whole
 
 READABLE = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".npz")
 WRITABLE = (".csv", ".parquet")
@@ -97,21 +98,10 @@ def write_table(frame: polars.DataFrame, path: str | os.PathLike[str]) -> None:
     kind = _kind(path, WRITABLE, "write")
     if not path.parent.is_dir():
         raise DataFileError(f"cannot write {path}: there is no folder {path.parent}.")
-    # Beside the target, because a rename is atomic only within one file system.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            if kind == ".csv":
-                frame.write_csv(file)
-            else:
-                frame.write_parquet(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_whole(path, frame.write_csv if kind == ".csv" else frame.write_parquet)
     except _DAMAGE as error:
         raise DataFileError(f"cannot write {path}: {_first_line(error)}. What was there before is unchanged.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _kind(path: Path, known: tuple[str, ...], verb: str) -> str:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import itertools
 import math
-import re
-import shlex
 from typing import Any
 
 from rich import box
@@ -30,16 +27,6 @@ _TITLES = {
 _LESS_IS_BETTER = ("nll", "rmse", "mae")
 # Kinds of columns that the network does not see.
 _LEFT_OUT = ("empty", "constant", "identifier", "text", "unsupported")
-
-
-def as_options(sentence: str) -> str:
-    """A sentence about the estimators' arguments as the command spells them: ``--keep Name`` for ``keep=['Name']``."""
-
-    def option(match: re.Match[str]) -> str:
-        return f"--{match['name']} {shlex.quote(str(ast.literal_eval(match['listed'] or match['plain'])))}"
-
-    text = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
-    return re.sub(rf"\b(?P<name>keep|head)=(?:\[(?P<listed>{text})\]|(?P<plain>{text}))", option, sentence)
 
 
 def plan_text(plan: dict[str, Any]) -> RenderableType:
@@ -77,7 +64,7 @@ def columns_text(columns: list[dict[str, Any]], notes: list[str]) -> RenderableT
     most = 20
     more = [f"and {len(notes) - most} more such columns."] if len(notes) > most else []
     pairs = _pairs(*((kind, _shortened(by_kind[kind])) for kind in ordered))
-    return Group(pairs, *_notes([as_options(note) for note in notes[:most]] + more))
+    return Group(pairs, *_notes(notes[:most] + more))
 
 
 def figures_text(figures: dict[str, dict[str, float | None]], title: str) -> RenderableType:

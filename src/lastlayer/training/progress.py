@@ -33,23 +33,23 @@ def progress_bar(headline: str, *, shown: bool) -> Iterator[Watch]:
         return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=10),
         TextColumn("{task.fields[losses]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("training", total=None, losses="")
+        task = progress.add_task("epoch 0", total=None, losses="")
 
         def watch(history: History) -> None:
             last = history.epochs[-1]
-            losses = f"training loss {last.training_loss:.4g}"
+            losses = f"loss {last.training_loss:.4g}"
             if last.validation_loss is not None:
-                losses += f" · validation loss {last.validation_loss:.4g} · {headline} {last.headline:.4g}"
+                losses += f", validation {last.validation_loss:.4g}, {headline} {last.headline:.4g}"
             progress.update(
                 task,
                 total=history.most_epochs,
                 completed=last.number,
-                description=f"epoch {last.number} (best {history.best_epoch})",
+                description=f"epoch {last.number}, best {history.best_epoch}",
                 losses=losses,
             )
 
