@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: venv demo test check format docs bench clean
+.PHONY: venv demo test check format bench clean
 .DEFAULT_GOAL := help
 .PHONY: help
 help:
@@ -43,6 +43,7 @@ bench: venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/tables.py --data $(DATA)
+	$(BIN)/python benchmarks/recipe.py --data $(DATA)
 
 clean:
 	rm -rf .venv demo build .pytest_cache .mypy_cache .ruff_cache
