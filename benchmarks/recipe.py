@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars
 import torch
 
-from datasets import DATASETS
+from datasets import DATASETS, Dataset
 from page import versions
 from tables import judge
 
@@ -46,39 +47,50 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     wanted = options.only.split(",") if options.only else [d.name for d in DATASETS if d.name not in LARGE]
-    head = [
+    columns: dict[str, dict[str, str]] = {}
+    for dataset in DATASETS:
+        if dataset.name in wanted:
+            columns[dataset.name] = column(dataset, *dataset.read(options.data), seeds=options.seeds)
+            print(dataset.name, columns[dataset.name], flush=True)
+            if options.out:
+                options.out.write_text(page(columns, options.seeds), encoding="utf-8")
+    print("\n" + page(columns, options.seeds))
+
+
+def column(dataset: Dataset, inputs: polars.DataFrame, targets: polars.DataFrame, *, seeds: int) -> dict[str, str]:
+    """What each change does on one table."""
+
+    def nll(change: dict[str, Any]) -> np.ndarray:
+        return np.array([judge(dataset, "lastlayer", inputs, targets, seed, **change).nll for seed in range(seeds)])
+
+    default = nll({})
+    cells = {"the defaults": f"{default.mean():.4f}"}
+    for name, change in CHANGES.items():
+        difference = nll(change) - default
+        error = difference.std(ddof=1) / math.sqrt(seeds) if seeds > 1 else math.nan
+        cells[name] = f"{difference.mean():+.4f} ± {error:.4f}"
+    return cells
+
+
+def page(columns: dict[str, dict[str, str]], seeds: int) -> str:
+    """The measured table as a page."""
+    lines = [
         "# What each ingredient is worth",
         "",
-        f"`python benchmarks/recipe.py --data FOLDER --seeds {options.seeds}`",
+        f"`python benchmarks/recipe.py --data FOLDER --seeds {seeds}`",
         "",
         versions(),
         "",
         "Test negative log-likelihood of the defaults, and by how much each change alone raises it, ± the standard",
         "error of that difference over the seeds. Above 0 the default is better on that table.",
         "",
-        "| table | default | " + " | ".join(CHANGES) + " |",
-        "|---|---:|" + "---:|" * len(CHANGES),
+        f"| | {' | '.join(columns)} |",
+        "|---|" + "---:|" * len(columns),
     ]
-    for dataset in DATASETS:
-        if dataset.name not in wanted:
-            continue
-        inputs, targets = dataset.read(options.data)
-
-        def nll(change: dict[str, Any], dataset: Any = dataset, inputs: Any = inputs, targets: Any = targets) -> Any:
-            return np.array(
-                [judge(dataset, "lastlayer", inputs, targets, seed, **change).nll for seed in range(options.seeds)]
-            )
-
-        default = nll({})
-        cells = [f"{default.mean():.4f}"]
-        for change in CHANGES.values():
-            difference = nll(change) - default
-            error = difference.std(ddof=1) / math.sqrt(options.seeds) if options.seeds > 1 else math.nan
-            cells.append(f"{difference.mean():+.4f} ± {error:.4f}")
-        head.append(f"| {dataset.name} | {' | '.join(cells)} |")
-        print(head[-1], flush=True)
-        if options.out:
-            options.out.write_text("\n".join(head) + "\n", encoding="utf-8")
+    lines += [
+        f"| {row} | {' | '.join(cells[row] for cells in columns.values())} |" for row in ("the defaults", *CHANGES)
+    ]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

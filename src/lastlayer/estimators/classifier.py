@@ -1,0 +1,206 @@
+"""Classes and labels from a table."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import ClassifierMixin
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
+from typing_extensions import Self
+
+from lastlayer.checks import InputError
+from lastlayer.estimators.table_estimator import TableEstimator, column_names
+from lastlayer.fitting import Task
+from lastlayer.heads import Bernoulli, Categorical, Head, MultiLabel
+from lastlayer.preprocessing.target_coding import ClassCoding, LabelCoding
+
+
+class Classifier(ClassifierMixin, TableEstimator):
+    """Classes or labels from a table: honest probabilities with no tuning.
+
+    Two classes get a sigmoid and binary cross-entropy, more a softmax and cross-entropy, a table of 0/1 columns a
+    sigmoid and binary cross-entropy per label.
+
+    Args:
+        head: ``None`` to go by the target, or ``"bernoulli"``, ``"categorical"``, ``"multilabel"``.
+        class_weight: ``None``, ``"balanced"`` (each class counts the same in all), or a weight per class. It shifts the
+            predicted probabilities towards rare classes; leave it out where probabilities matter.
+        hidden, activation, dropout, bins: the network; see :class:`lastlayer.networks.TabularNetwork`.
+        optimizer, learning_rate, weight_decay, momentum, schedule, shuffle, batch_size, max_epochs, patience,
+            average: see :class:`lastlayer.training.Recipe`.
+        validation_fraction: share of the rows held out to stop by; 0 for none.
+        refit: learn again from all rows once it is known when to stop; ``None`` for where they are fewer than 10 000.
+        keep: columns to use although they look like an identifier or free text.
+        max_categories: columns per category column at most; rarer categories share one.
+        device: where to train, ``"cpu"`` or ``"cuda"``.
+        random_state: seed; the same one gives the same model, bit for bit, on one machine.
+        verbose: show a progress bar where a terminal watches.
+
+    Attributes:
+        classes_: the classes, sorted; ``[0, 1]`` per label for several labels.
+
+    Raises:
+        InputError: if the target is constant or does not fit the head, with what to do.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = Classifier(max_epochs=20).fit(X, y)
+        >>> model.predict_proba(X[:1]).shape
+        (1, 3)
+    """
+
+    def __init__(
+        self,
+        *,
+        head: str | Head | None = None,
+        class_weight: str | dict[Any, float] | None = None,
+        hidden: Sequence[int] = (256, 256),
+        activation: str = "silu",
+        dropout: float | None = None,
+        bins: int = 16,
+        optimizer: str = "adamw",
+        learning_rate: float = 2e-3,
+        weight_decay: float | None = None,
+        momentum: float = 0.9,
+        schedule: str = "constant",
+        shuffle: bool = True,
+        batch_size: int | None = None,
+        max_epochs: int | None = None,
+        patience: int | None = None,
+        average: float = 0.99,
+        validation_fraction: float = 0.15,
+        refit: bool | None = None,
+        keep: Collection[str] = (),
+        max_categories: int = 64,
+        device: str = "cpu",
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(
+            head=head,
+            hidden=hidden,
+            activation=activation,
+            dropout=dropout,
+            bins=bins,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            momentum=momentum,
+            schedule=schedule,
+            shuffle=shuffle,
+            batch_size=batch_size,
+            max_epochs=max_epochs,
+            patience=patience,
+            average=average,
+            validation_fraction=validation_fraction,
+            refit=refit,
+            keep=keep,
+            max_categories=max_categories,
+            device=device,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Learns from the rows of ``X`` that have a target in ``y``.
+
+        Args:
+            X: pandas, polars or pyarrow table, or a 2-D array.
+            y: one column of classes, or a table of 0/1 labels.
+            sample_weight: one weight of 0 or more per row.
+        """
+        return self._fit(self._task(X, y, sample_weight, classes=None))
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """One pass over these rows, from where the last pass ended.
+
+        The first call learns the encoding of the columns from its rows, and takes ``classes`` if its rows do not hold
+        all of them.
+        """
+        if self._can_continue():
+            classes = getattr(self.model_.coding, "classes", None)
+            return self._partial_fit(self._task(X, y, sample_weight, classes=classes), first=False)
+        return self._partial_fit(self._task(X, y, sample_weight, classes=classes), first=True)
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Probability of every class, shape (n, classes), or of every label, shape (n, labels)."""
+        check_is_fitted(self, "model_")
+        return self.model_.probability(self._table(X, reset=False))
+
+    def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
+        """Logarithm of :meth:`predict_proba`."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Raw output: the logit of the second of two classes, shape (n,); else one per class or label."""
+        check_is_fitted(self, "model_")
+        raw = self.model_.raw(self._table(X, reset=False)).numpy()
+        return raw[:, 0] if isinstance(self.model_.head, Bernoulli) else raw
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The most probable class, shape (n,), or 0/1 per label, shape (n, labels)."""
+        probability = self.predict_proba(X)
+        if isinstance(self.model_.coding, ClassCoding):
+            return self.model_.coding.decode(probability.argmax(axis=1))
+        return (probability > 0.5).astype(np.int64)
+
+    def _task(self, X: Any, y: Any, sample_weight: Any, *, classes: Any) -> Task:
+        table, values, weight = self._rows_with_target(X, y, sample_weight)
+        coding: ClassCoding | LabelCoding
+        if values.ndim == 2:
+            head = self._named_head({"multilabel": MultiLabel(labels=values.shape[1])})
+            names = column_names(y, values.shape[1])
+            coding = LabelCoding(names)
+        else:
+            check_classification_targets(values)
+            coding = ClassCoding(np.unique(values) if classes is None else np.unique(np.asarray(classes)))
+            count = len(coding.classes)
+            if count < 2:
+                raise InputError(
+                    f"the target holds one class only, {coding.classes[0]}; a classifier needs two. Add rows of "
+                    f"another class, or name another target."
+                )
+            fitting: dict[str, Head] = {"categorical": Categorical(classes=count)}
+            head = self._named_head({"bernoulli": Bernoulli(), **fitting} if count == 2 else fitting)
+            names = column_names(y, 1)
+        weight = self._with_class_weight(values, weight)
+        self.classes_ = coding.classes if isinstance(coding, ClassCoding) else np.array([0, 1])
+        return Task(table, values, weight, head, coding, names)
+
+    def _named_head(self, fitting: dict[str, Head]) -> Head:
+        """The head asked for, out of those that fit the target; the first of them if none was asked for."""
+        if self.head is None:
+            return next(iter(fitting.values()))
+        name = self.head.facts.name if isinstance(self.head, Head) else self.head
+        if name not in fitting:
+            raise InputError(
+                f"head={name!r} does not fit this target; expected {' or '.join(map(repr, fitting))}, or None to go by "
+                f"the target."
+            )
+        return fitting[name]
+
+    def _with_class_weight(
+        self, values: NDArray[Any], weight: NDArray[np.float64] | None
+    ) -> NDArray[np.float64] | None:
+        if self.class_weight is None:
+            return weight
+        if values.ndim == 2:
+            raise InputError("class_weight is for classes; several labels have none. Pass sample_weight instead.")
+        by_class = compute_sample_weight(self.class_weight, values)
+        return by_class if weight is None else by_class * weight
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        tags.input_tags.string = True
+        tags.classifier_tags.multi_label = True
+        return tags

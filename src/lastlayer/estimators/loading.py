@@ -1,0 +1,40 @@
+"""A fitted estimator from a model folder."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from lastlayer.estimators.classifier import Classifier
+from lastlayer.estimators.regressor import Regressor
+from lastlayer.model_folder import load_model
+from lastlayer.preprocessing.target_coding import ClassCoding, QuantityCoding
+from lastlayer.training import History
+
+
+def load(folder: str | os.PathLike[str]) -> Classifier | Regressor:
+    """The fitted estimator that :meth:`TableEstimator.save`, or the command, wrote to a folder.
+
+    Nothing in the folder is run: it holds numbers and text.
+
+    Raises:
+        ModelFolderError: if the folder is missing, foreign, damaged or from a later version.
+    """
+    model = load_model(folder)
+    estimator: Classifier | Regressor
+    if isinstance(model.coding, QuantityCoding):
+        estimator = Regressor(head=model.head)
+    else:
+        estimator = Classifier(head=model.head)
+        estimator.classes_ = model.coding.classes if isinstance(model.coding, ClassCoding) else np.array([0, 1])
+    estimator._adopt(model)
+    estimator.n_features_in_ = model.encoder.n_features_in_
+    if model.record["named_columns"]:
+        estimator.feature_names_in_ = model.encoder.feature_names_in_
+    history = model.record.get("training", History().to_dict())
+    estimator.loss_curve_ = history["training_loss"]
+    estimator.validation_curve_ = [loss for loss in history["validation_loss"] if loss is not None]
+    estimator.best_epoch_ = history["best_epoch"]
+    estimator.n_iter_ = len(estimator.loss_curve_)
+    return estimator

@@ -1,0 +1,256 @@
+"""What the estimators share: options, the way from a table to a fitted model, saving."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import narwhals.stable.v2 as nw
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import DataConversionWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from typing_extensions import Self
+
+from lastlayer.checks import InputError, LastLayerWarning, check_device, check_seed
+from lastlayer.fitting import NetworkOptions, Task, fit_model, pass_once, start_model
+from lastlayer.heads import Head
+from lastlayer.heads.targets import present_values, to_array
+from lastlayer.model import Model
+from lastlayer.model_folder import save_model
+from lastlayer.preprocessing import TableEncoder
+from lastlayer.preprocessing.frames import Frame, as_frame
+from lastlayer.training import Recipe
+
+
+class TableEstimator(BaseEstimator):
+    """What classifier and regressor share: options, the way to a fitted model, saving.
+
+    Attributes:
+        model_: the fitted model: encoder, network, head, target coding, baselines.
+        head_: the head, its constants fitted.
+        loss_curve_: training loss per epoch.
+        validation_curve_: validation loss per epoch; empty without held-out rows.
+        best_epoch_: the epoch whose weights were kept.
+        n_iter_: epochs run.
+        n_features_in_, feature_names_in_: as everywhere in scikit-learn.
+    """
+
+    def __init__(
+        self,
+        *,
+        head: str | Head | None = None,
+        hidden: Sequence[int] = (256, 256),
+        activation: str = "silu",
+        dropout: float | None = None,
+        bins: int = 16,
+        optimizer: str = "adamw",
+        learning_rate: float = 2e-3,
+        weight_decay: float | None = None,
+        momentum: float = 0.9,
+        schedule: str = "constant",
+        shuffle: bool = True,
+        batch_size: int | None = None,
+        max_epochs: int | None = None,
+        patience: int | None = None,
+        average: float = 0.99,
+        validation_fraction: float = 0.15,
+        refit: bool | None = None,
+        keep: Collection[str] = (),
+        max_categories: int = 64,
+        device: str = "cpu",
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: bool = False,
+    ) -> None:
+        self.head = head
+        self.hidden = hidden
+        self.activation = activation
+        self.dropout = dropout
+        self.bins = bins
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.momentum = momentum
+        self.schedule = schedule
+        self.shuffle = shuffle
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.patience = patience
+        self.average = average
+        self.validation_fraction = validation_fraction
+        self.refit = refit
+        self.keep = keep
+        self.max_categories = max_categories
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def save(self, folder: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Writes the fitted model as a folder that :func:`lastlayer.load` reads, all of it or nothing.
+
+        Args:
+            folder: made by this call.
+            force: replace a model folder that is already there; anything else there is never touched.
+
+        Raises:
+            ModelFolderError: if the folder exists (and ``force`` is not given), is no model folder, or cannot be
+                written; what was there stays as it was.
+        """
+        check_is_fitted(self, "model_")
+        save_model(self.model_, folder, force=force)
+
+    @property
+    def head_(self) -> Head:
+        """The head, its constants fitted."""
+        check_is_fitted(self, "model_")
+        return self.model_.head
+
+    def _fit(self, task: Task) -> Self:
+        model, history = fit_model(
+            task,
+            self._encoder(),
+            self._network_options(),
+            self._recipe(),
+            validation_fraction=self.validation_fraction,
+            refit=self.refit,
+            device=self._checked_device(),
+            seed=self._seed(),
+            verbose=self.verbose,
+        )
+        self._adopt(model)
+        self.loss_curve_ = [epoch.training_loss for epoch in history.epochs]
+        self.validation_curve_ = [
+            epoch.validation_loss for epoch in history.epochs if epoch.validation_loss is not None
+        ]
+        self.best_epoch_ = history.best_epoch
+        self.n_iter_ = len(history.epochs)
+        return self
+
+    def _partial_fit(self, task: Task, *, first: bool) -> Self:
+        plan = self._recipe().plan(len(task.table), classes=task.head.over_classes)
+        if first:
+            model, _ = start_model(
+                task,
+                self._encoder(),
+                self._network_options(),
+                device=self._checked_device(),
+                seed=self._seed(),
+            )
+            self._adopt(model)
+            self._optimizer = plan.build_optimizer(model.network)
+            self._generator = torch.Generator().manual_seed(self._seed())
+            self.loss_curve_, self.validation_curve_, self.best_epoch_, self.n_iter_ = [], [], 0, 0
+        loss = pass_once(self.model_, task, self._optimizer, plan, generator=self._generator)
+        self.loss_curve_.append(loss)
+        self.n_iter_ += 1
+        self.best_epoch_ = self.n_iter_
+        return self
+
+    def _adopt(self, model: Model) -> None:
+        self.model_ = model
+        # Arrays have no names; scikit-learn warns where a table with names meets a model without, or the other way.
+        model.record.setdefault("named_columns", hasattr(self, "feature_names_in_"))
+        # A warm optimizer belongs to the network it started with.
+        self.__dict__.pop("_optimizer", None)
+
+    def _can_continue(self) -> bool:
+        return "_optimizer" in self.__dict__
+
+    def _encoder(self) -> TableEncoder:
+        return TableEncoder(keep=self.keep, max_categories=self.max_categories)
+
+    def _checked_device(self) -> str:
+        check_device(self.device)
+        return self.device
+
+    def _network_options(self) -> NetworkOptions:
+        return NetworkOptions(self.hidden, self.activation, self.dropout, self.bins)
+
+    def _recipe(self) -> Recipe:
+        return Recipe(
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            schedule=self.schedule,
+            shuffle=self.shuffle,
+            batch_size=self.batch_size,
+            max_epochs=self.max_epochs,
+            patience=self.patience,
+            average=self.average,
+        )
+
+    def _seed(self) -> int:
+        if isinstance(self.random_state, int):
+            check_seed(self.random_state)
+            return self.random_state
+        return int(check_random_state(self.random_state).randint(2**31))
+
+    def _table(self, X: Any, *, reset: bool) -> Frame:
+        """The inputs as one kind of frame, checked as scikit-learn checks them."""
+        native = nw.to_native(X, pass_through=True)
+        is_frame = isinstance(nw.from_native(native, pass_through=True), (nw.DataFrame, nw.LazyFrame))
+        if is_frame:
+            frame = as_frame(native)
+            validate_data(self, nw.to_native(frame), skip_check_array=True, reset=reset)
+            return frame
+        array = validate_data(self, X, dtype=None, ensure_all_finite="allow-nan", reset=reset)
+        frame = as_frame(array)
+        if not reset:
+            frame = frame.rename(dict(zip(frame.columns, self.model_.encoder.feature_names_in_, strict=True)))
+        return frame
+
+    def _rows_with_target(
+        self, X: Any, y: Any, sample_weight: Any
+    ) -> tuple[Frame, NDArray[Any], NDArray[np.float64] | None]:
+        """Inputs, targets and weights of the rows that have a target and count."""
+        table = self._table(X, reset=not self._can_continue())
+        if y is None:
+            raise InputError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None: the column to learn."
+            )
+        array = to_array(y)
+        if len(array) != len(table):
+            raise InputError(f"X has {len(table)} rows and y {len(array)}; expected one target per row.")
+        if array.ndim == 2 and array.shape[1] == 1:
+            warnings.warn(
+                "A column-vector y was passed when a 1d array was expected: y of shape (n, 1) is taken as (n,).",
+                DataConversionWarning,
+                stacklevel=4,
+            )
+            y = array[:, 0]
+            array = y
+        values, present = (array, np.ones(len(array), dtype=bool)) if array.ndim == 2 else present_values(y)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise InputError("Input y contains infinity. Remove those rows, or leave the cell empty.")
+        if not present.any():
+            raise InputError("Input y contains NaN: no row has a target, so there is nothing to learn from.")
+        if not present.all():
+            warnings.warn(
+                f"{len(array) - present.sum()} of {len(array)} rows have no target and are left out.",
+                LastLayerWarning,
+                stacklevel=4,
+            )
+        if sample_weight is None:
+            return table.filter(present.tolist()), values, None
+        weight = _check_sample_weight(sample_weight, array, dtype=np.float64, ensure_non_negative=True)
+        counted = present & (weight > 0)
+        if not counted.any():
+            raise InputError("no row has both a target and a weight above 0; there is nothing to learn from.")
+        return table.filter(counted.tolist()), values[counted[present]], weight[counted]
+
+
+def column_names(y: Any, count: int) -> tuple[str, ...]:
+    """What the target's columns are called, where it says so."""
+    columns = getattr(y, "columns", None)
+    if columns is not None and len(columns) == count:
+        return tuple(str(name) for name in columns)
+    name = getattr(y, "name", None)
+    if count == 1:
+        return (str(name) if name else "target",)
+    return tuple(f"label_{index}" for index in range(count))

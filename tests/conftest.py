@@ -1,0 +1,26 @@
+"""What several test files stand on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from command_line import SHORT, done, table
+
+
+@pytest.fixture(scope="session")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model of a small table, ``model``, and the table, ``t.csv``."""
+    folder = tmp_path_factory.mktemp("fitted")
+    path = table(folder / "t.csv", town=["Ulm", "Bonn"] * 20)
+    done("fit", path, "-t", "y", "-o", folder / "model", *SHORT)
+    return folder
+
+
+@pytest.fixture
+def place(fitted: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, to damage."""
+    shutil.copytree(fitted, tmp_path / "place")
+    return tmp_path / "place"
