@@ -4,115 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
-import numpy as np
 import pytest
 import scipy.stats
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from head_cases import CASES, NORMAL, WITH_SCALE, Case, every_case, every_scale, real, scipy_density
 from lastlayer import heads, losses
 from lastlayer.checks import DomainError, InputError, ShapeError
 from lastlayer.evaluation import evaluate
 from loss_properties import random
-
-
-@dataclass(frozen=True)
-class Case:
-    """One instance of a head.
-
-    Attributes:
-        head: the instance.
-        targets: valid targets of a given leading shape.
-        outside: a target that the head must refuse.
-        log_density: per-sample log-likelihood in float64, from somebody else's code.
-    """
-
-    head: heads.Head
-    targets: Callable[..., Tensor]
-    outside: Tensor
-    log_density: Callable[[Tensor, Tensor], Tensor]
-
-    def raw(self, *shape: int, seed: int = 1) -> Tensor:
-        return 2 * torch.randn(*shape, self.head.raw_size, dtype=torch.float64, generator=random(seed))
-
-
-def _real(*shape: int) -> Tensor:
-    return 3 + 2 * torch.randn(*shape, dtype=torch.float64, generator=random(2))
-
-
-def _unit(*shape: int) -> Tensor:
-    return torch.rand(*shape, dtype=torch.float64, generator=random(2))
-
-
-def _zero_or_one(*shape: int) -> Tensor:
-    return (_unit(*shape) < 0.3).double()
-
-
-def _index(classes: int) -> Callable[..., Tensor]:
-    return lambda *shape: torch.randint(classes, shape, generator=random(2))
-
-
-def _scipy(distribution: object, *link: Callable[[Tensor], Tensor], scale: float = 1.0) -> Callable[..., Tensor]:
-    def log_density(raw: Tensor, target: Tensor) -> Tensor:
-        location = raw[..., 0]
-        for function in link:
-            location = function(location)
-        return torch.as_tensor(distribution.logpdf(target.numpy(), location.numpy(), scale))
-
-    return log_density
-
-
-def _bernoulli(raw: Tensor, target: Tensor) -> Tensor:
-    return torch.as_tensor(scipy.stats.bernoulli.logpmf(target.numpy(), torch.sigmoid(raw[..., 0]).numpy()))
-
-
-def _categorical(raw: Tensor, target: Tensor) -> Tensor:
-    return torch.distributions.Categorical(logits=raw).log_prob(target)
-
-
-def _multilabel(raw: Tensor, target: Tensor) -> Tensor:
-    independent = torch.distributions.Independent(torch.distributions.Bernoulli(logits=raw), 1)
-    return independent.log_prob(target)
-
-
-_NORMAL, _LAPLACE = scipy.stats.norm, scipy.stats.laplace
-
-# The one place where a new head says how to be tested.
-CASES = {
-    "bernoulli": Case(heads.Bernoulli(), _zero_or_one, torch.tensor([0.0, 1.5]), _bernoulli),
-    "categorical": Case(heads.Categorical(classes=4), _index(4), torch.tensor([0, 4]), _categorical),
-    "categorical of two": Case(heads.Categorical(classes=2), _index(2), torch.tensor([0, -1]), _categorical),
-    "multilabel": Case(
-        heads.MultiLabel(labels=3),
-        lambda *shape: _zero_or_one(*shape, 3),
-        torch.tensor([[0.0, 1.0, 1.0], [0.0, 2.0, 1.0]]),
-        _multilabel,
-    ),
-    "gaussian": Case(heads.Gaussian(), _real, torch.tensor([0.0, math.inf]), _scipy(_NORMAL)),
-    "gaussian with a scale": Case(
-        heads.Gaussian(scale=0.3), _real, torch.tensor([0.0, -math.inf]), _scipy(_NORMAL, scale=0.3)
-    ),
-    "laplace": Case(heads.Laplace(), _real, torch.tensor([0.0, math.inf]), _scipy(_LAPLACE)),
-    "laplace with a scale": Case(
-        heads.Laplace(scale=4.0), _real, torch.tensor([0.0, -math.inf]), _scipy(_LAPLACE, scale=4.0)
-    ),
-    "unit_interval": Case(
-        heads.UnitInterval(scale=0.2), _unit, torch.tensor([0.0, 1.01]), _scipy(_NORMAL, torch.sigmoid, scale=0.2)
-    ),
-    "unit_interval by squared error": Case(
-        heads.UnitInterval(scale=0.2, criterion="squared_error"),
-        _unit,
-        torch.tensor([0.0, -0.01]),
-        _scipy(_NORMAL, torch.sigmoid, scale=0.2),
-    ),
-}
-every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-WITH_SCALE = {name: case for name, case in CASES.items() if hasattr(case.head, "scale")}
-every_scale = pytest.mark.parametrize("case", WITH_SCALE.values(), ids=WITH_SCALE)
 
 
 def test_every_head_of_the_catalog_is_tested():
@@ -436,86 +339,6 @@ def test_counts_must_be_whole_and_enough():
         heads.UnitInterval(criterion="mse")
 
 
-@pytest.mark.parametrize("scale", [0.25, 1.0, 3.0])
-@pytest.mark.parametrize(
-    ("head", "loss", "slope", "offset"),
-    [
-        (
-            heads.Gaussian,
-            losses.squared_error,
-            lambda b: 1 / (2 * b * b),
-            lambda b: math.log(b) + math.log(2 * math.pi) / 2,
-        ),
-        (heads.Laplace, losses.absolute_error, lambda b: 1 / b, lambda b: math.log(2 * b)),
-    ],
-    ids=["gaussian and squared error", "laplace and absolute error"],
-)
-def test_a8_likelihood_and_named_loss_have_one_minimizer(head, loss, slope, offset, scale):
-    """SPEC A8, source S4: distribution → negative log-likelihood → named loss, by the numbers."""
-    target = _real(51)
-    grid = torch.linspace(-2, 8, 2001, dtype=torch.float64)
-    likelihood = torch.stack(
-        [head(scale=scale).negative_log_likelihood(constant.expand(51, 1), target).mean() for constant in grid]
-    )
-    named = torch.stack([loss(constant.expand(51), target) for constant in grid])
-    assert likelihood.argmin() == named.argmin()
-    assert_close(likelihood, slope(scale) * named + offset(scale))
-
-
-def test_a8_bernoulli_and_categorical_are_their_cross_entropies():
-    """SPEC A8: no constant between the likelihood and the loss where the target is a class."""
-    for name, loss in (("bernoulli", losses.binary_cross_entropy), ("categorical", losses.cross_entropy)):
-        case = CASES[name]
-        raw, target = case.raw(30), case.targets(30)
-        scores = raw.squeeze(-1) if name == "bernoulli" else raw
-        assert_close(loss(scores, target, reduction="none"), -case.log_density(raw, target))
-
-
-def test_a5_both_criteria_are_best_at_the_mean():
-    """SPEC A5, source S1: regression in [0, 1] by sigmoid with squared error or binary cross-entropy."""
-    target, weight = _unit(101), torch.rand(101, dtype=torch.float64, generator=random(3))
-    mean = (weight * target).sum() / weight.sum()
-    for criterion in ("binary_cross_entropy", "squared_error"):
-        bias = heads.UnitInterval(criterion=criterion).initial_bias(target, weight)
-        assert_close(torch.sigmoid(bias), mean.reshape(1))
-
-
-def test_a_row_of_labels_is_the_sum_of_its_labels():
-    case = CASES["multilabel"]
-    raw, target = case.raw(9), case.targets(9)
-    each = losses.binary_cross_entropy(raw, target, reduction="none")
-    assert_close(case.head.loss(raw, target, reduction="none"), each.sum(-1))
-    assert_close(case.head.loss(raw, target), each.sum(-1).mean())
-    assert_close(case.head.negative_log_likelihood(raw, target), each.sum(-1))
-    with pytest.raises(ShapeError, match=r"sample_weight has shape \(9, 3\), the per-sample values \(9,\)"):
-        case.head.loss(raw, target, sample_weight=torch.ones(9, 3))
-
-
-def test_only_real_numbers_may_be_standardized():
-    assert {name for name, head in heads.catalog().items() if head.standardizes} == {"gaussian", "laplace"}
-
-
-def test_class_probabilities_as_targets():
-    """SPEC A2: class index, one-hot or probabilities."""
-    head, raw = heads.Categorical(classes=4), CASES["categorical"].raw(12)
-    index = CASES["categorical"].targets(12)
-    one_hot = torch.nn.functional.one_hot(index, 4).double()
-    assert_close(head.loss(raw, one_hot), head.loss(raw, index))
-    assert_close(head.loss_and_gradient(raw, one_hot), head.loss_and_gradient(raw, index))
-    assert_close(head.initial_bias(one_hot, torch.ones(12).double()), head.initial_bias(index, torch.ones(12).double()))
-    head.check_target(one_hot)
-
-
-def test_the_best_constants_are_the_mean_and_the_median():
-    target, ones = _real(99), torch.ones(99, dtype=torch.float64)
-    assert heads.Gaussian().initial_bias(target, ones).item() == pytest.approx(np.mean(target.numpy()))
-    assert heads.Laplace().initial_bias(target, ones).item() == pytest.approx(np.median(target.numpy()))
-    outlier = torch.cat([target, torch.tensor([1e6], dtype=torch.float64)])
-    ones = torch.ones(100, dtype=torch.float64)
-    assert heads.Gaussian().initial_bias(outlier, ones) > 9000
-    assert heads.Laplace().initial_bias(outlier, ones) < 4
-
-
 # Wrong twins: what a test of this file must be able to see.
 
 
@@ -551,6 +374,6 @@ class _NoConstants(heads.Gaussian):
     ],
 )
 def test_a_wrong_head_is_caught(head, check):
-    twin = Case(head, _real, torch.tensor([math.inf]), _scipy(_NORMAL))
+    twin = Case(head, real, torch.tensor([math.inf]), scipy_density(NORMAL))
     with pytest.raises(AssertionError):
         check(twin)
