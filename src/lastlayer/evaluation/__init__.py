@@ -5,6 +5,15 @@
 """
 
 from lastlayer.evaluation.evaluate import evaluate, mean_and_gradient, to_computed
-from lastlayer.evaluation.formula import Formula, Scaled, Summed, weighted_mean
+from lastlayer.evaluation.formula import Elementwise, Formula, Scaled, Summed, weighted_mean
 
-__all__ = ["Formula", "Scaled", "Summed", "evaluate", "mean_and_gradient", "to_computed", "weighted_mean"]
+__all__ = [
+    "Elementwise",
+    "Formula",
+    "Scaled",
+    "Summed",
+    "evaluate",
+    "mean_and_gradient",
+    "to_computed",
+    "weighted_mean",
+]

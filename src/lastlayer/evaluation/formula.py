@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lastlayer.checks import check_same_shape
 from lastlayer.facts import LossFacts
 
 
@@ -55,6 +56,14 @@ class Formula(ABC):
     def normalizing_weight(self, raw: Tensor, target: Tensor) -> Tensor | None:
         """What a sample counts in the mean's denominator; ``None``: one each."""
         return None
+
+
+class Elementwise(Formula):
+    """A loss of every element by itself: raw output, target and value share one shape, and nothing broadcasts."""
+
+    def conform(self, raw: Tensor, target: Tensor) -> Tensor:
+        check_same_shape(raw, target, loss=self.facts.name)
+        return target.to(raw.dtype)
 
 
 @dataclass(frozen=True)

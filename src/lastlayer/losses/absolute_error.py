@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lastlayer.checks import check_same_shape
-from lastlayer.evaluation import Formula, evaluate
+from lastlayer.evaluation import Elementwise, evaluate
 from lastlayer.facts import REAL, LossFacts
 from lastlayer.losses.loss import Loss
 
@@ -23,7 +22,7 @@ def _example(
 
 
 @dataclass(frozen=True)
-class AbsoluteErrorFormula(Formula):
+class AbsoluteErrorFormula(Elementwise):
     """``|s − y|``."""
 
     facts = LossFacts(
@@ -44,10 +43,6 @@ class AbsoluteErrorFormula(Formula):
         reference="SPEC B2; P. S. Laplace, Mémoire sur la probabilité des causes (1774)",
         example=_example,
     )
-
-    def conform(self, raw: Tensor, target: Tensor) -> Tensor:
-        check_same_shape(raw, target, loss="absolute_error")
-        return target.to(raw.dtype)
 
     def value(self, raw: Tensor, target: Tensor) -> Tensor:
         return (raw - target).abs()

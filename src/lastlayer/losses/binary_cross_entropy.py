@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lastlayer.checks import ShapeError, check_same_shape, shape_text
-from lastlayer.evaluation import Formula, evaluate, weighted_mean
+from lastlayer.checks import ShapeError, shape_text
+from lastlayer.evaluation import Elementwise, evaluate, weighted_mean
 from lastlayer.facts import REAL, UNIT, LossFacts
 from lastlayer.losses.loss import Loss
 
@@ -24,7 +24,7 @@ def _example(
 
 
 @dataclass(frozen=True, eq=False)
-class BinaryCrossEntropyFormula(Formula):
+class BinaryCrossEntropyFormula(Elementwise):
     """``−p·y·log σ(s) − (1 − y)·log σ(−s)``, times a weight per element."""
 
     weight: Tensor | None = None
@@ -49,14 +49,14 @@ class BinaryCrossEntropyFormula(Formula):
     )
 
     def conform(self, raw: Tensor, target: Tensor) -> Tensor:
-        check_same_shape(raw, target, loss="binary_cross_entropy")
+        target = super().conform(raw, target)
         for name, option in (("weight", self.weight), ("pos_weight", self.pos_weight)):
             if option is not None and not _fits(option, raw):
                 raise ShapeError(
                     f"binary_cross_entropy: {name} has shape {shape_text(option)}, raw {shape_text(raw)}; "
                     f"expected one {name} per label, i.e. the last axes of raw."
                 )
-        return target.to(raw.dtype)
+        return target
 
     def value(self, raw: Tensor, target: Tensor) -> Tensor:
         # log σ is exact on both sides; log(1 − σ(s)) would round to log 0.

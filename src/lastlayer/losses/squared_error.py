@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lastlayer.checks import check_same_shape
-from lastlayer.evaluation import Formula, evaluate, weighted_mean
+from lastlayer.evaluation import Elementwise, evaluate, weighted_mean
 from lastlayer.facts import REAL, UNIT, LossFacts
 from lastlayer.losses.loss import Loss
 
@@ -27,7 +26,7 @@ def _unit_example(
 
 
 @dataclass(frozen=True)
-class SquaredErrorFormula(Formula):
+class SquaredErrorFormula(Elementwise):
     """``(s − y)²``, or half of it."""
 
     halved: bool = False
@@ -50,10 +49,6 @@ class SquaredErrorFormula(Formula):
         example=_real_example,
     )
 
-    def conform(self, raw: Tensor, target: Tensor) -> Tensor:
-        check_same_shape(raw, target, loss="squared_error")
-        return target.to(raw.dtype)
-
     def value(self, raw: Tensor, target: Tensor) -> Tensor:
         return (0.5 if self.halved else 1.0) * (raw - target) ** 2
 
@@ -65,7 +60,7 @@ class SquaredErrorFormula(Formula):
 
 
 @dataclass(frozen=True)
-class SigmoidSquaredErrorFormula(Formula):
+class SigmoidSquaredErrorFormula(Elementwise):
     """``(σ(s) − y)²``."""
 
     facts = LossFacts(
@@ -86,10 +81,6 @@ class SigmoidSquaredErrorFormula(Formula):
         reference="SPEC A5; G. W. Brier, Monthly Weather Review 78 (1950)",
         example=_unit_example,
     )
-
-    def conform(self, raw: Tensor, target: Tensor) -> Tensor:
-        check_same_shape(raw, target, loss="sigmoid_squared_error")
-        return target.to(raw.dtype)
 
     def value(self, raw: Tensor, target: Tensor) -> Tensor:
         return (torch.sigmoid(raw) - target) ** 2
