@@ -53,8 +53,8 @@ def main() -> None:
             columns[dataset.name] = column(dataset, *dataset.read(options.data), seeds=options.seeds)
             print(dataset.name, columns[dataset.name], flush=True)
             if options.out:
-                options.out.write_text(page(columns, options.seeds), encoding="utf-8")
-    print("\n" + page(columns, options.seeds))
+                options.out.write_text(page(columns, options.seeds, options.only), encoding="utf-8")
+    print("\n" + page(columns, options.seeds, options.only))
 
 
 def column(dataset: Dataset, inputs: polars.DataFrame, targets: polars.DataFrame, *, seeds: int) -> dict[str, str]:
@@ -72,12 +72,12 @@ def column(dataset: Dataset, inputs: polars.DataFrame, targets: polars.DataFrame
     return cells
 
 
-def page(columns: dict[str, dict[str, str]], seeds: int) -> str:
+def page(columns: dict[str, dict[str, str]], seeds: int, only: str | None) -> str:
     """The measured table as a page."""
     lines = [
         "# What each ingredient is worth",
         "",
-        f"`python benchmarks/recipe.py --data FOLDER --seeds {seeds}`",
+        f"`python benchmarks/recipe.py --data FOLDER --seeds {seeds}{f' --only {only}' if only else ''}`",
         "",
         versions(),
         "",

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -95,7 +95,6 @@ class Task:
         head: the likelihood.
         coding: ``None`` to learn a quantity's shift and scale from the training rows.
         target_names: the target's column, or the labels'.
-        notes: what was said of the target.
     """
 
     table: Frame
@@ -104,7 +103,6 @@ class Task:
     head: Head
     coding: TargetCoding | None
     target_names: tuple[str, ...]
-    notes: dict[str, Any] = field(default_factory=dict)
 
 
 def start_model(
@@ -112,8 +110,9 @@ def start_model(
 ) -> tuple[Model, Rows]:
     """The model before its first step, and the task's rows as it reads them.
 
-    Encoder, codes and the coding of a quantity are learned from all rows, which no label enters; the network predicts
-    the best constant. Weights are drawn from ``seed``; the caller's random state is left as it was.
+    Encoder, codes and the target's coding are learned from all rows, those held out later included: no label enters
+    the features. The network predicts the best constant. Weights are drawn from ``seed``; the caller's random state is
+    left as it was.
     """
     encoder.fit(task.table)
     coding = task.coding or QuantityCoding.learn(task.target, standardize=task.head.standardizes)
@@ -155,7 +154,7 @@ def fit_model(
     judged = held_out if spared else training
 
     plan = recipe.plan(len(training), classes=task.head.over_classes)
-    history = _train(model, training, held_out if spared else None, plan, seed=seed, verbose=verbose)
+    history = _train(model, task.head, training, held_out if spared else None, plan, seed=seed, verbose=verbose)
     _warn_of_ending(history, f"epoch {history.best_epoch} is kept.")
     raw = forward(model.network, judged.features.to(device)).cpu()
     model.head = task.head.refit(raw, judged.target, judged.ones_or_weight())
@@ -167,7 +166,7 @@ def fit_model(
     if final:
         judged_network, model.network = model.network, start
         whole = dataclasses.replace(plan, max_epochs=history.best_epoch)
-        again = _train(model, rows, None, whole, seed=seed, verbose=verbose)
+        again = _train(model, task.head, rows, None, whole, seed=seed, verbose=verbose)
         if again.stopped == "max_epochs":
             model.baselines = refit_baselines(model.baselines, task.head, rows)
         else:
@@ -182,24 +181,25 @@ def fit_model(
         "plan": dataclasses.asdict(plan),
         "training": history.to_dict(),
         "figures": figures,
-        **task.notes,
     }
     return model, history
 
 
-def _train(model: Model, training: Rows, held_out: Rows | None, plan: Plan, *, seed: int, verbose: bool) -> History:
+def _train(
+    model: Model, head: Head, training: Rows, held_out: Rows | None, plan: Plan, *, seed: int, verbose: bool
+) -> History:
     """Trains the model's network where it is; its dropout and shuffles are drawn from ``seed``."""
-    watching = progress_bar(headline(model.head), shown=verbose)
+    watching = progress_bar(headline(head), shown=verbose)
     with watching as watch, one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return train(
             model.network,
-            model.head,
+            head,
             training.to(model.device),
             None if held_out is None else held_out.to(model.device),
             plan,
             generator=torch.Generator().manual_seed(seed),
-            headline=lambda raw, target: headline_value(model.head, model.coding, raw, target),
+            headline=lambda raw, target: headline_value(head, model.coding, raw, target),
             watch=watch,
         )
 

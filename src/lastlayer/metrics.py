@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 from torch import Tensor
 
-from lastlayer.heads import Head, MultiLabel
-from lastlayer.preprocessing.target_coding import ClassCoding, LabelCoding, QuantityCoding, TargetCoding
+from lastlayer.heads import ConstantScaleHead, Head, MultiLabel
+from lastlayer.preprocessing.target_coding import ClassCoding, QuantityCoding, TargetCoding
 
 
 def score(
@@ -30,22 +30,32 @@ def score(
     """
     nll = head.negative_log_likelihood(raw.double(), target).numpy()
     result = {"nll": float(np.average(nll, weights=weight))}
-    parameters = {name: value.numpy() for name, value in head.parameters(raw.double()).items()}
-    if isinstance(coding, QuantityCoding):
+    if isinstance(coding, QuantityCoding) and isinstance(head, ConstantScaleHead):
         result["nll"] += math.log(coding.scale)
-        centre = parameters.get("mean", parameters.get("median"))
-        assert centre is not None
+        centre = head.location(raw.double()).numpy()
         return result | _quantity(coding.decode(centre), coding.decode(target.numpy()), weight)
-    if isinstance(coding, LabelCoding):
-        return result | _labels(parameters["probability"], target.numpy(), weight)
-    return result | _classes(parameters["probability"], target.numpy(), coding, weight)
+    probability = head.parameters(raw.double())["probability"].numpy()
+    if isinstance(coding, ClassCoding):
+        return result | _classes(probability, target.numpy(), coding, weight)
+    return result | _labels(probability, target.numpy(), weight)
 
 
 def headline(head: Head) -> str:
     """The one figure beside the loss that people read while training: a key of :func:`score`."""
     if isinstance(head, MultiLabel):
         return "label_accuracy"
-    return "rmse" if head.facts.name in ("gaussian", "laplace", "unit_interval") else "accuracy"
+    return "accuracy" if head.over_classes else "rmse"
+
+
+def headline_value(head: Head, coding: TargetCoding, raw: Tensor, target: Tensor) -> float:
+    """The headline alone, cheap enough for every epoch."""
+    if isinstance(coding, QuantityCoding) and isinstance(head, ConstantScaleHead):
+        return float((head.location(raw) - target).double().square().mean().sqrt()) * coding.scale
+    probability = head.parameters(raw)["probability"]
+    if isinstance(head, MultiLabel):
+        return float(((probability > 0.5) == (target > 0.5)).double().mean())
+    chosen = probability.argmax(-1) if probability.dim() > target.dim() else (probability > 0.5).to(target.dtype)
+    return float((chosen == target).double().mean())
 
 
 def _quantity(
@@ -102,17 +112,3 @@ def _labels(
         "subset_accuracy": float(sk.accuracy_score(there, chosen, sample_weight=weight)),
         "f1_micro": float(sk.f1_score(there, chosen, average="micro", sample_weight=weight, zero_division=0)),
     }
-
-
-def headline_value(head: Head, coding: TargetCoding, raw: Tensor, target: Tensor) -> float:
-    """The headline alone, cheap enough for every epoch."""
-    parameters = head.parameters(raw)
-    if isinstance(coding, QuantityCoding):
-        centre = parameters.get("mean", parameters.get("median"))
-        assert centre is not None
-        return float((centre - target).double().square().mean().sqrt()) * coding.scale
-    probability = parameters["probability"]
-    if isinstance(coding, LabelCoding):
-        return float(((probability > 0.5) == (target > 0.5)).double().mean())
-    chosen = probability.argmax(-1) if probability.dim() > target.dim() else (probability > 0.5).to(target.dtype)
-    return float((chosen == target).double().mean())

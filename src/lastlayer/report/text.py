@@ -43,6 +43,7 @@ def choice_text(plan: dict[str, Any]) -> RenderableType:
         f", {_counted(plan['rows_without_target'], 'row')} without it left out" if plan["rows_without_target"] else ""
     )
     pairs = _pairs(
+        ("table", f"{plan['table']}, {_counted(plan['rows'], 'row')}"),
         ("target", _shortened(plan["target"]) + without),
         ("problem", problem["problem"]),
         ("last layer", f"head {plan['head']}, activation {problem['activation']}"),
