@@ -322,6 +322,8 @@ def test_a_loaded_model_predicts_the_same_bit_for_bit(kind: str, tmp_path: Path)
     assert loaded.model_.evaluate(columns, y) == model.model_.evaluate(columns, y)
     assert loaded.head_ == model.head_
     assert loaded.loss_curve_ == model.loss_curve_
+    assert loaded.get_params() | {"head": None} == model.get_params() | {"head": None}
+    assert np.array_equal(clone(loaded).fit(columns, y).predict(columns), model.predict(columns))
     if kind != "quantity":
         assert np.array_equal(loaded.predict_proba(columns), model.predict_proba(columns))
         assert loaded.classes_.tolist() == model.classes_.tolist()

@@ -14,7 +14,7 @@ from lastlayer.training import History
 
 
 def load(folder: str | os.PathLike[str]) -> Classifier | Regressor:
-    """The fitted estimator that :meth:`TableEstimator.save`, or the command, wrote to a folder.
+    """The fitted estimator that :meth:`TableEstimator.save`, or the command, wrote to a folder, with its options.
 
     Nothing in the folder is run: it holds numbers and text.
 
@@ -22,13 +22,15 @@ def load(folder: str | os.PathLike[str]) -> Classifier | Regressor:
         ModelFolderError: if the folder is missing, foreign, damaged or from a later version.
     """
     model = load_model(folder)
+    options = dict(model.record["options"])
+    options["hidden"], options["keep"] = tuple(options["hidden"]), tuple(options["keep"])
     estimator: Classifier | Regressor
     if isinstance(model.coding, QuantityCoding):
-        estimator = Regressor(head=model.head)
+        estimator = Regressor(head=model.head.facts.name, **options)
     else:
-        estimator = Classifier(head=model.head)
+        estimator = Classifier(head=model.head.facts.name, **options)
         estimator.classes_ = model.coding.classes if isinstance(model.coding, ClassCoding) else np.array([0, 1])
-    estimator._adopt(model)
+    estimator.model_ = model
     estimator.n_features_in_ = model.encoder.n_features_in_
     if model.record["named_columns"]:
         estimator.feature_names_in_ = model.encoder.feature_names_in_

@@ -154,9 +154,18 @@ class TableEstimator(BaseEstimator):
     def _adopt(self, model: Model) -> None:
         self.model_ = model
         # Arrays have no names; scikit-learn warns where a table with names meets a model without, or the other way.
-        model.record.setdefault("named_columns", hasattr(self, "feature_names_in_"))
+        model.record["named_columns"] = hasattr(self, "feature_names_in_")
+        model.record["options"] = self._plain_options()
         # A warm optimizer belongs to the network it started with.
         self.__dict__.pop("_optimizer", None)
+
+    def _plain_options(self) -> dict[str, Any]:
+        """The options that JSON can hold, all but the head, which the model has."""
+        options = {name: value for name, value in self.get_params(deep=False).items() if name != "head"}
+        options = {name: list(value) if isinstance(value, tuple | set) else value for name, value in options.items()}
+        return {
+            name: value for name, value in options.items() if isinstance(value, bool | int | float | str | list | None)
+        }
 
     def _can_continue(self) -> bool:
         return "_optimizer" in self.__dict__
