@@ -1,5 +1,6 @@
 """Networks: the bodies that turn features into raw output."""
 
+from lastlayer.networks.dropout import Dropout
 from lastlayer.networks.tabular import ACTIVATIONS, PiecewiseLinear, TabularNetwork
 
-__all__ = ["ACTIVATIONS", "PiecewiseLinear", "TabularNetwork"]
+__all__ = ["ACTIVATIONS", "Dropout", "PiecewiseLinear", "TabularNetwork"]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lastlayer.checks import check_choice
+from lastlayer.networks.dropout import Dropout
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -68,7 +69,7 @@ class PiecewiseLinear(nn.Module):
         )
 
     def forward(self, numeric: Tensor) -> Tensor:
-        return ((numeric[:, self.columns] - self.left) / self.width).clamp(0.0, 1.0)
+        return ((numeric.index_select(1, self.columns) - self.left) / self.width).clamp(0.0, 1.0)
 
 
 class TabularNetwork(nn.Module):
@@ -118,7 +119,7 @@ class TabularNetwork(nn.Module):
         for units in hidden:
             layers += [nn.Linear(width, units), ACTIVATIONS[activation]()]
             if dropout > 0:
-                layers.append(nn.Dropout(dropout))
+                layers.append(Dropout(dropout))
             width = units
         self.body = nn.Sequential(*layers)
         self.last = nn.Linear(width, outputs)
