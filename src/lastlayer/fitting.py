@@ -51,28 +51,32 @@ class NetworkOptions:
         activation: between them.
         dropout: share of hidden units dropped while training; ``None`` for 0.3 for classes (0.5 below 1000 rows) and
             0.1 for quantities.
-        bins: piecewise-linear bins per numeric column; 0 for none.
+        bins: piecewise-linear bins per numeric column, 0 for none; ``None`` for 16, and for classes below 1000 rows no
+            more than one for 40 rows.
     """
 
     hidden: Sequence[int] = (256, 256)
     activation: str = "silu"
     dropout: float | None = None
-    bins: int = 16
+    bins: int | None = None
 
     def __post_init__(self) -> None:
         if any(isinstance(units, bool) or int(units) != units or units < 1 for units in self.hidden):
             raise InputError(f"hidden is {self.hidden!r}; expected widths such as (256, 256).")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise InputError(f"dropout is {self.dropout!r}; expected a number in [0, 1), or None.")
-        if isinstance(self.bins, bool) or int(self.bins) != self.bins or self.bins < 0:
-            raise InputError(f"bins is {self.bins!r}; expected a whole number of 0 or more.")
+        if self.bins is not None and (isinstance(self.bins, bool) or int(self.bins) != self.bins or self.bins < 0):
+            raise InputError(f"bins is {self.bins!r}; expected a whole number of 0 or more, or None.")
 
     def build(self, encoder: TableEncoder, features: NDArray[np.float32], head: Head) -> TabularNetwork:
         """The network for features encoded so, its weights drawn from PyTorch's random state."""
         numeric = encoder.numeric_width_
-        dropout = self.dropout
+        few_rows_of_classes = head.over_classes and len(features) < FEW_ROWS
+        dropout, bins = self.dropout, self.bins
         if dropout is None:
-            dropout = (0.5 if len(features) < FEW_ROWS else 0.3) if head.over_classes else 0.1
+            dropout = (0.5 if few_rows_of_classes else 0.3) if head.over_classes else 0.1
+        if bins is None:
+            bins = min(16, len(features) // 40) if few_rows_of_classes else 16
         return TabularNetwork(
             inputs=features.shape[1],
             numeric=numeric,
@@ -80,7 +84,7 @@ class NetworkOptions:
             hidden=self.hidden,
             activation=self.activation,
             dropout=dropout,
-            codes=PiecewiseLinear.learn(features[:, :numeric], self.bins),
+            codes=PiecewiseLinear.learn(features[:, :numeric], bins),
         )
 
 

@@ -63,7 +63,7 @@ class Classifier(ClassifierMixin, TableEstimator):
         hidden: Sequence[int] = (256, 256),
         activation: str = "silu",
         dropout: float | None = None,
-        bins: int = 16,
+        bins: int | None = None,
         optimizer: str = "adamw",
         learning_rate: float = 2e-3,
         weight_decay: float | None = None,

@@ -18,7 +18,7 @@ _ADAPTIVE: dict[str, Callable[..., Optimizer]] = {"adam": torch.optim.Adam, "ada
 OPTIMIZERS = (*_ADAPTIVE, "sgd", "momentum")
 
 
-# Tables of classes with fewer rows than this are held back harder: more dropout, more weight decay.
+# Tables of classes with fewer rows than this are held back harder: more dropout and weight decay, fewer bins.
 FEW_ROWS = 1000
 
 
