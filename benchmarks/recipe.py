@@ -27,12 +27,13 @@ CHANGES: dict[str, dict[str, Any]] = {
     "no second fit on all rows": {"refit": False},
     "no average of weights": {"average": 0.0},
     "no dropout": {"dropout": 0.0},
+    "dropout 0.1": {"dropout": 0.1},
     "dropout 0.3": {"dropout": 0.3},
     "weight decay 0.01": {"weight_decay": 0.01},
     "learning rate 0.001": {"learning_rate": 1e-3},
     "cosine schedule": {"schedule": "cosine"},
     "one hidden layer": {"hidden": (256,)},
-    "ReLU": {"activation": "relu"},
+    "SiLU": {"activation": "silu"},
 }
 # The two largest tables take as long as all others together.
 LARGE = ("adult", "r_diamonds")

@@ -30,7 +30,7 @@ from lastlayer.preprocessing import read_table
 from lastlayer.training import loop
 
 PENGUINS = Path(__file__).parent.parent / "data" / "penguins.csv.gz"
-QUICK: dict[str, Any] = {"hidden": (32,), "max_epochs": 20}
+QUICK: dict[str, Any] = {"hidden": (32,), "max_epochs": 40, "learning_rate": 5e-3}
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +85,10 @@ def test_a_share_stays_in_the_unit_interval() -> None:
 def test_labels_are_learned_each_on_its_own() -> None:
     features, target = load_iris(return_X_y=True)
     labels = np.stack([target == 0, target != 1, features[:, 0] > 5.8], axis=1).astype(int)
-    model = Classifier(hidden=(32,), learning_rate=0.01, max_epochs=60).fit(features[::2], labels[::2])
+    model = Classifier(hidden=(64,), learning_rate=0.01, max_epochs=400).fit(features[::2], labels[::2])
     assert isinstance(model.head_, MultiLabel)
     assert model.predict_proba(features).shape == (150, 3)
-    assert (model.predict(features[1::2]) == labels[1::2]).mean() > 0.9
+    assert (model.predict(features[1::2]) == labels[1::2]).mean() > 0.95
     assert model.score(features[1::2], labels[1::2]) == accuracy_score(labels[1::2], model.predict(features[1::2]))
 
 
@@ -227,7 +227,7 @@ def test_pipeline_grid_search_and_cross_validation() -> None:
 def test_clone_copy_and_display(classifier: Classifier) -> None:
     assert clone(classifier).get_params() == classifier.get_params()
     assert "Classifier" in classifier._repr_html_()
-    assert "max_epochs=20" in repr(classifier)
+    assert "max_epochs=40" in repr(classifier)
     assert copy.deepcopy(classifier).model_.head == classifier.model_.head
 
 
@@ -243,7 +243,7 @@ def test_decision_function_is_the_raw_output(classifier: Classifier, penguins: A
 
 
 def test_curves_tell_what_training_did(classifier: Classifier) -> None:
-    assert len(classifier.loss_curve_) == len(classifier.validation_curve_) == classifier.n_iter_ <= 20
+    assert len(classifier.loss_curve_) == len(classifier.validation_curve_) == classifier.n_iter_ <= 40
     assert classifier.loss_curve_[-1] < classifier.loss_curve_[0]
     assert classifier.validation_curve_[classifier.best_epoch_ - 1] == min(classifier.validation_curve_)
 
@@ -342,7 +342,7 @@ def test_a_model_that_learned_pass_by_pass_is_kept_too(tmp_path: Path) -> None:
 # --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("epoch", [0, 2, 25])
+@pytest.mark.parametrize("epoch", [0, 2, 45])
 def test_ctrl_c_keeps_the_best_so_far_and_says_so(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the first epoch, in a later one, and in the second training on all rows."""
     features, target = load_iris(return_X_y=True)
@@ -358,7 +358,7 @@ def test_ctrl_c_keeps_the_best_so_far_and_says_so(epoch: int, monkeypatch: pytes
     monkeypatch.setattr(loop, "one_epoch", interrupted)
     with pytest.warns(LastLayerWarning, match="interrupted after epoch"):
         model = Classifier(**QUICK).fit(features, target)
-    assert model.n_iter_ == min(epoch, 20)
+    assert model.n_iter_ == min(epoch, 40)
     probability = model.predict_proba(features)
     if epoch == 0:
         assert np.allclose(probability, 1 / 3, atol=0.05)
@@ -389,5 +389,5 @@ def test_a_wrong_option_is_an_error_that_names_it(options: dict[str, Any], messa
 def test_a_loss_that_is_no_number_ends_in_a_model_and_a_warning() -> None:
     features, target = load_diabetes(return_X_y=True)
     with pytest.warns(LastLayerWarning, match="no longer a number"):
-        model = Regressor(optimizer="sgd", learning_rate=1e9, **QUICK).fit(features, target)
+        model = Regressor(**QUICK | {"optimizer": "sgd", "learning_rate": 1e9}).fit(features, target)
     assert np.isfinite(model.predict(features)).all()

@@ -50,13 +50,13 @@ class NetworkOptions:
         hidden: widths of the hidden layers.
         activation: between them.
         dropout: share of hidden units dropped while training; ``None`` for 0.3 for classes (0.5 below 1000 rows) and
-            0.1 for quantities.
+            0 for quantities.
         bins: piecewise-linear bins per numeric column, 0 for none; ``None`` for 16, and for classes below 1000 rows no
             more than one for 40 rows.
     """
 
     hidden: Sequence[int] = (256, 256)
-    activation: str = "silu"
+    activation: str = "relu"
     dropout: float | None = None
     bins: int | None = None
 
@@ -74,7 +74,7 @@ class NetworkOptions:
         few_rows_of_classes = head.over_classes and len(features) < FEW_ROWS
         dropout, bins = self.dropout, self.bins
         if dropout is None:
-            dropout = (0.5 if few_rows_of_classes else 0.3) if head.over_classes else 0.1
+            dropout = (0.5 if few_rows_of_classes else 0.3) if head.over_classes else 0.0
         if bins is None:
             bins = min(16, len(features) // 40) if few_rows_of_classes else 16
         return TabularNetwork(

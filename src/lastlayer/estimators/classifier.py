@@ -61,7 +61,7 @@ class Classifier(ClassifierMixin, TableEstimator):
         head: str | Head | None = None,
         class_weight: str | dict[Any, float] | None = None,
         hidden: Sequence[int] = (256, 256),
-        activation: str = "silu",
+        activation: str = "relu",
         dropout: float | None = None,
         bins: int | None = None,
         optimizer: str = "adamw",

@@ -46,7 +46,7 @@ class TableEstimator(BaseEstimator):
         *,
         head: str | Head | None = None,
         hidden: Sequence[int] = (256, 256),
-        activation: str = "silu",
+        activation: str = "relu",
         dropout: float | None = None,
         bins: int | None = None,
         optimizer: str = "adamw",
