@@ -41,9 +41,9 @@ format: venv
 DATA ?= ../shared/data
 bench: venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	$(BIN)/python benchmarks/training.py
-	$(BIN)/python benchmarks/tables.py --data $(DATA)
-	$(BIN)/python benchmarks/recipe.py --data $(DATA)
+	$(BIN)/python benchmarks/training.py --out benchmarks/results/training.md
+	$(BIN)/python benchmarks/tables.py --data $(DATA) --out benchmarks/results/tables.md
+	$(BIN)/python benchmarks/recipe.py --data $(DATA) --out benchmarks/results/recipe.md
 
 clean:
 	rm -rf .venv demo build .pytest_cache .mypy_cache .ruff_cache

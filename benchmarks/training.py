@@ -4,7 +4,7 @@
 bare PyTorch loop, the usual loop with a DataLoader, scikit-learn and skorch, and beside the products alone. The loop
 written out by hand, without autograd and without an allocation, shows how much of the rest is PyTorch's own overhead.
 
-    python benchmarks/training.py [--threads 1] [--rounds 15] [--quick]
+    python benchmarks/training.py [--threads 1] [--rounds 15] [--out FILE.md] [--quick]
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import logging
 import statistics
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -169,6 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--out", type=Path, help="write the page here as well")
     parser.add_argument("--quick", action="store_true", help="two rounds: does it run at all?")
     options = parser.parse_args()
     logging.disable()
@@ -186,16 +188,31 @@ def main() -> None:
         "skorch": skorch(features, target),
     }
     present = {name: run for name, run in candidates.items() if run is not None}
-    seconds = alternate(present, 2 if options.quick else options.rounds)
-    print(f"One epoch over the matrix products alone. {versions()}\n")
-    print("| loop | median | quartiles | epoch, ms |\n|---|---:|---:|---:|")
+    rounds = 2 if options.quick else options.rounds
+    seconds = alternate(present, rounds)
+    lines = [
+        "# A training step",
+        "",
+        f"`python benchmarks/training.py --threads {options.threads} --rounds {rounds}`",
+        "",
+        versions(),
+        "",
+        "One epoch over the matrix products alone, round by round, each loop in turn in one process.",
+        "",
+        "| loop | median | quartiles | epoch, ms |",
+        "|---|---:|---:|---:|",
+    ]
     for name in candidates:
         if name not in present:
-            print(f"| {name} | not installed | | |")
+            lines.append(f"| {name} | not installed | | |")
             continue
         low, middle, high = ratio(seconds, name, "matrix products alone")
         milliseconds = 1000 * statistics.median(seconds[name])
-        print(f"| {name} | {middle:.2f} | {low:.2f} – {high:.2f} | {milliseconds:.0f} |")
+        lines.append(f"| {name} | {middle:.2f} | {low:.2f} – {high:.2f} | {milliseconds:.0f} |")
+    page = "\n".join(lines) + "\n"
+    if options.out:
+        options.out.write_text(page, encoding="utf-8")
+    print(page)
 
 
 if __name__ == "__main__":
