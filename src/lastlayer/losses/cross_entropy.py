@@ -169,7 +169,7 @@ def _log_softmax(raw: Tensor) -> Tensor:
     from 16 classes on it is the other way round.
     """
     if raw.shape[-1] < 16:
-        return torch.log_softmax(raw.movedim(-1, 0), dim=0).movedim(0, -1)
+        return torch.log_softmax(raw.transpose(0, -1), dim=0).transpose(0, -1)
     return torch.log_softmax(raw, dim=-1)
 
 
