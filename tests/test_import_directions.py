@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "baselines", "checks", "heads", "initialization", "metrics", "model", "networks", "preprocessing", "training",
     },
     "estimators": {"checks", "fitting", "heads", "model", "model_folder", "preprocessing", "training"},
-    "report": set(),
+    "report": {"preprocessing"},
     "commands": {"checks", "estimators", "heads", "model", "model_folder", "preprocessing"},
     "cli": {"checks", "commands", "model_folder", "preprocessing", "report"},
 }  # fmt: skip

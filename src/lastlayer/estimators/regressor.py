@@ -99,10 +99,3 @@ class Regressor(RegressorMixin, TableEstimator):
         if name not in quantities:
             raise InputError(f"head={name!r} is for no quantity; expected {', '.join(map(repr, quantities))}.")
         return catalog()[name]()
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.categorical = True
-        tags.input_tags.string = True
-        return tags

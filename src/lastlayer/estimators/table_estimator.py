@@ -110,6 +110,13 @@ class TableEstimator(BaseEstimator):
         check_is_fitted(self, "model_")
         return self.model_.head
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        tags.input_tags.string = True
+        return tags
+
     def _fit(self, task: Task) -> Self:
         model, history = fit_model(
             task,

@@ -11,6 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lastlayer.preprocessing.columns import LEFT_OUT
+
 # What people compare by, and whether less is better.
 _TITLES = {
     "nll": "negative log-likelihood (nats)",
@@ -25,8 +27,6 @@ _TITLES = {
     "r2": "R²",
 }
 _LESS_IS_BETTER = ("nll", "rmse", "mae")
-# Kinds of columns that the network does not see.
-_LEFT_OUT = ("empty", "constant", "identifier", "text", "unsupported")
 
 
 def plan_text(plan: dict[str, Any]) -> RenderableType:
@@ -60,8 +60,8 @@ def columns_text(columns: list[dict[str, Any]], notes: list[str]) -> RenderableT
     for column in columns:
         missing = f" ({column['missing']} missing)" if column["missing"] else ""
         by_kind.setdefault(column["kind"], []).append(column["name"] + missing)
-    used = [kind for kind in by_kind if kind not in _LEFT_OUT]
-    ordered = used + [kind for kind in by_kind if kind in _LEFT_OUT]
+    used = [kind for kind in by_kind if kind not in LEFT_OUT]
+    ordered = used + [kind for kind in by_kind if kind in LEFT_OUT]
     most = 20
     more = [f"and {len(notes) - most} more such columns."] if len(notes) > most else []
     pairs = _pairs(*((kind, _shortened(by_kind[kind])) for kind in ordered))

@@ -65,8 +65,8 @@ class Plan:
 class Recipe:
     """How networks are trained; what is ``None`` is settled by the table's size and the kind of target.
 
-    The defaults were chosen on real tables: ``benchmarks/tables.py`` prints how they do, and its page says what each
-    ingredient is worth.
+    The defaults were chosen on real tables: ``benchmarks/tables.py`` prints how they do, ``benchmarks/recipe.py``
+    what each ingredient is worth.
 
     Attributes:
         optimizer: ``"adamw"``, ``"adam"``, ``"momentum"`` or ``"sgd"``.
