@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
+from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
 from lastlayer import losses
@@ -16,6 +17,9 @@ from lastlayer.checks import DomainError, KindError, ShapeError
 from lastlayer.evaluation import mean_and_gradient
 from lastlayer.losses.cross_entropy import CrossEntropyFormula
 from loss_properties import random
+
+# PyTorch's own forward mode compiles its decompositions with it.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 REDUCTIONS = ("mean", "sum", "none")
 reductions = pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -113,6 +117,102 @@ def test_closed_form_gradient_under_every_option(weight, label_smoothing, ignore
     assert_close(module.gradient(raw, target), torch.autograd.grad(module.value(raw, target).sum(), raw)[0])
 
 
+def _literal_with_penalty(scores, target, weight, label_smoothing, ignore_index, z_loss, soft_cap):
+    """PyTorch's cross-entropy of capped logits plus the squared log-sum-exp of what is not ignored, per sample."""
+    logits = scores if soft_cap is None else soft_cap * torch.tanh(scores / soft_cap)
+    options = {"weight": weight, "label_smoothing": label_smoothing, "reduction": "none"}
+    if target.is_floating_point():
+        return F.cross_entropy(logits, target, **options) + z_loss * torch.logsumexp(logits, -1) ** 2
+    value = F.cross_entropy(logits, target, ignore_index=-1 if ignore_index is None else ignore_index, **options)
+    return value + z_loss * torch.logsumexp(logits, -1) ** 2 * (target != ignore_index)
+
+
+@pytest.mark.parametrize(("z_loss", "soft_cap"), [(0.0, None), (0.3, None), (0.0, 2.5), (0.3, 2.5)])
+@pytest.mark.parametrize(
+    ("weighted", "label_smoothing", "ignore_index"), [*itertools.product([False, True], [0.0, 0.3], [None, -100, 2])]
+)
+@pytest.mark.parametrize("classes", [5, 20])
+@pytest.mark.parametrize("soft", [False, True], ids=["index", "soft"])
+def test_z_loss_and_soft_cap(z_loss, soft_cap, weighted, label_smoothing, ignore_index, classes, soft):
+    raw = _scores(30, classes)
+    target = torch.randint(classes, (30,), generator=random(2))
+    if soft:
+        target = torch.softmax(raw.flip(0), -1)
+    elif ignore_index is not None:
+        target[::4] = ignore_index
+    weight = torch.rand(classes, dtype=torch.float64, generator=random(3)) if weighted else None
+    options = {"weight": weight, "label_smoothing": label_smoothing, "ignore_index": ignore_index}
+    options |= {"z_loss": z_loss, "soft_cap": soft_cap}
+    _agree(
+        lambda scores: losses.cross_entropy(scores, target, reduction="none", **options),
+        lambda scores: _literal_with_penalty(scores, target, **options),
+        raw,
+    )
+    formula = CrossEntropyFormula(**options)
+    scores = raw.clone().requires_grad_()
+    expected = _literal_with_penalty(scores, target, **options)
+    (gradient,) = torch.autograd.grad(expected.sum(), scores)
+    value, closed = formula.value_and_gradient(raw, target)
+    assert_close(value, expected.detach())
+    for found in (closed, formula.gradient(raw, target), losses.CrossEntropy(**options).gradient(raw, target)):
+        assert_close(found, gradient)
+    for place in (torch.full_like(raw, torch.nan), raw):
+        assert_close(formula.value_into(raw, target, place), expected.detach())
+        assert_close(place, gradient)
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["index", "soft"])
+def test_derivatives_with_z_loss_and_soft_cap(soft):
+    formula = CrossEntropyFormula(CLASS_WEIGHT, 0.1, z_loss=0.3, soft_cap=2.5)
+    raw, target = _scores(3, 5).requires_grad_(), torch.tensor([1, 4, -100])
+    if soft:
+        target = torch.softmax(_scores(3, 5).flip(0), -1)
+    for function in (formula.value, formula.gradient):
+        assert gradcheck(lambda scores, f=function: f(scores, target), raw, check_forward_ad=True)
+    assert gradgradcheck(lambda scores: formula.value(scores, target), raw)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("classes", [5, 20])
+def test_z_loss_and_soft_cap_at_extremes(dtype, classes):
+    size = torch.tensor([0.0, 1e-4, 1.0, 100.0, 1e4]).repeat_interleave(8)
+    raw = (size.unsqueeze(-1) * torch.randint(-1, 2, (40, classes), generator=random(5))).to(dtype)
+    for target in (torch.randint(classes, (40,), generator=random(2)), torch.softmax(_scores(40, classes), -1)):
+        for soft_cap in (None, 1e-3, 30.0, 1e6):
+            module = losses.CrossEntropy(z_loss=1e-4, soft_cap=soft_cap)
+            for found in (module.value(raw, target), module.gradient(raw, target)):
+                assert found.isfinite().all()
+            value, gradient = mean_and_gradient(module.formula, raw, target)
+            assert value.isfinite()
+            assert gradient.isfinite().all()
+
+
+def test_a_soft_cap_bounds_the_loss():
+    raw = torch.tensor([[1e4, -1e4], [-1e4, 1e4]])
+    loss = losses.cross_entropy(raw, torch.tensor([0, 0]), soft_cap=3.0, reduction="none")
+    assert_close(loss, torch.tensor([6.0]).sigmoid().log().neg().squeeze() + torch.tensor([0.0, 6.0]))
+
+
+@pytest.mark.parametrize("z_loss", [0.0, 0.2])
+@pytest.mark.parametrize("soft_cap", [None, 1.5, 5.0])
+def test_optimal_constant_with_z_loss_and_soft_cap(z_loss, soft_cap):
+    formula = CrossEntropyFormula(z_loss=z_loss, soft_cap=soft_cap)
+    target = F.one_hot(torch.arange(50) % 7 % 5, 5).double()
+    weight = torch.ones(50, dtype=torch.float64)
+    constant = formula.optimal_constant(target, weight)
+    held = soft_cap != 1.5 or not z_loss
+    # The log frequencies lie down to −1.9: a cap of 1.5 holds them around 0, and not at the level of the z-loss.
+    assert constant.isfinite().all() == held
+    if held:
+        gradient = formula.gradient(constant.expand(50, 5), target).sum(0)
+        assert_close(gradient, torch.zeros(5, dtype=torch.float64), rtol=0, atol=1e-12)
+    # A class that never occurs is as far down as the cap lets it be.
+    never = F.one_hot(torch.arange(50) % 4, 5).double()
+    constant = formula.optimal_constant(never, weight)
+    assert not constant.isnan().any()
+    assert constant[4] == -torch.inf
+
+
 def test_everything_ignored_is_zero():
     raw = _scores(4, 5).requires_grad_()
     target = torch.full((4,), -100)
@@ -163,6 +263,12 @@ def test_wrong_options():
             losses.cross_entropy(raw, target, label_smoothing=wrong)
         with pytest.raises(DomainError, match="label_smoothing"):
             losses.CrossEntropy(label_smoothing=wrong)
+    for option, values in {"z_loss": (-0.1, float("nan"), float("inf")), "soft_cap": (0.0, -1.0, float("nan"))}.items():
+        for wrong in values:
+            with pytest.raises(DomainError, match=f"cross_entropy: {option} is .*expected a number in"):
+                losses.cross_entropy(raw, target, **{option: wrong})
+            with pytest.raises(DomainError, match=option):
+                losses.CrossEntropy(**{option: wrong})
     with pytest.raises(KindError, match="one-hot"):
         CrossEntropyFormula().optimal_constant(target, torch.ones(4))
 

@@ -21,7 +21,9 @@ from loss_properties import (
     chord_lies_above,
     example,
     finite_at_extremes,
+    gradient_never_jumps,
     random,
+    targets_of_every_kind,
     weights,
 )
 
@@ -63,6 +65,8 @@ def two_raws_and_a_target(draw, facts: LossFacts):
         ).reshape(shape)
         for _ in range(2)
     )
+    if facts.target is None and draw(st.booleans()):
+        target = torch.softmax(torch.randn(shape, dtype=torch.float64, generator=random(draw(st.integers(0, 99)))), -1)
     return one, other, target
 
 
@@ -81,8 +85,22 @@ def test_not_convex_where_the_facts_say_not(name):
     if not loss.facts.convex:
         raw, target = example(loss, 500)
         one, other = raw[:250], raw[250:]
+        kinds = targets_of_every_kind(loss, target[:250], raw.shape[-1])
         with pytest.raises(AssertionError):
-            chord_lies_above(loss, one, other, target[:250], 0.5)
+            _ = [chord_lies_above(loss, one, other, kind, 0.5) for kind in kinds]
+
+
+@every_loss
+def test_smooth_exactly_where_the_facts_say_so(name):
+    loss = CATALOG[name]
+    raw, target = example(loss, 500)
+    jumps = []
+    for kind in targets_of_every_kind(loss, target[:250], raw.shape[-1]):
+        try:
+            gradient_never_jumps(loss, raw[:250], raw[250:], kind)
+        except AssertionError:
+            jumps.append(kind)
+    assert loss.facts.smooth == (not jumps)
 
 
 @every_loss
@@ -90,7 +108,7 @@ def test_facts_are_filled_in_and_the_example_is_in_its_domain(name):
     loss = CATALOG[name]
     assert loss.facts.name == name
     for field, value in vars(loss.facts).items():
-        assert value or field in ("target", "likelihood", "convex", "smooth"), field
+        assert value or isinstance(value, bool) or field in ("target", "likelihood"), field
     raw, target = example(loss, 200)
     assert loss.facts.raw.contains(raw).all()
     if loss.facts.target is not None:

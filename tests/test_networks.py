@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.preprocessing import SplineTransformer
 
+from lastlayer import activations
 from lastlayer.checks import InputError
 from lastlayer.networks import ACTIVATIONS, Dropout, PiecewiseLinear, TabularNetwork
 
@@ -91,3 +92,41 @@ def test_a_network_is_rebuilt_from_its_shape_and_weights(activation: str, hidden
     assert network(features).shape == (50, 5)
     with pytest.raises(InputError, match="activation is 'swoosh'; expected one of"):
         TabularNetwork(inputs=3, numeric=2, outputs=1, hidden=(4,), activation="swoosh", dropout=0.0, codes=codes)
+
+
+def _network(activation: str, **options: object) -> TabularNetwork:
+    codes = PiecewiseLinear.learn(np.zeros((1, 0), dtype=np.float32), bins=0)
+    shape = {"inputs": 3, "numeric": 0, "outputs": 2, "hidden": (8, 4), "dropout": 0.0} | options
+    return TabularNetwork(activation=activation, codes=codes, **shape)
+
+
+def test_a_network_takes_every_activation_of_the_catalog_by_name() -> None:
+    assert list(ACTIVATIONS) == list(activations.catalog())
+    assert {"relu", "leaky_relu", "elu", "silu", "gelu", "tanh", "sigmoid"} <= set(ACTIVATIONS)
+    for name, module in ACTIVATIONS.items():
+        assert sum(type(layer) is module for layer in _network(name).body) == 2
+
+
+def test_maxout_takes_the_place_of_a_linear_layer_and_its_activation() -> None:
+    body = _network("maxout").body
+    assert [type(layer) for layer in body] == [activations.Maxout] * 2
+    assert [layer.weight.shape for layer in body] == [(16, 3), (8, 8)]
+
+
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name != "binary_step"])
+def test_the_gradient_reaches_the_first_layer_through_every_activation(activation: str) -> None:
+    torch.manual_seed(0)
+    network = _network(activation)
+    network(torch.randn(64, 3)).square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all()
+        assert (parameter.grad != 0).any(), name
+
+
+def test_no_gradient_passes_a_binary_step() -> None:
+    torch.manual_seed(0)
+    network = _network("binary_step")
+    network(torch.randn(64, 3)).square().sum().backward()
+    assert (network.body[0].weight.grad == 0).all()
+    assert (network.last.weight.grad != 0).any()

@@ -45,6 +45,9 @@ class WrongSoftmaxGradient(CrossEntropyFormula):
     def _gradient(self, probability: Tensor, target: Tensor) -> Tensor:
         return 2 * probability - super()._gradient(probability, target)
 
+    def value_into(self, raw: Tensor, target: Tensor, gradient: Tensor) -> Tensor:
+        return Formula.value_into(self, raw, target, gradient)
+
 
 class SecondOrderLost(SquaredErrorFormula):
     """The right value and first derivative, and half of the curvature detached."""

@@ -3,12 +3,15 @@
 The names below, in the order in which data flows through them; each is imported when first used, so that the command
 answers before PyTorch is loaded.
 
-=============  ====================================================================================
-``losses``     every loss as function, module and formula
-``heads``      a task as a likelihood: raw output to parameters, loss and gradient
-``networks``   bodies for tables
-``training``   one step, the loop around it, and every number in them
-=============  ====================================================================================
+==================  ====================================================================================
+``activations``     every activation as function and module, with its derivative and facts
+``losses``          every loss as function, module and formula
+``heads``           a task as a likelihood: raw output to parameters, loss and gradient
+``networks``        bodies for tables
+``regularization``  penalties on parameters, and which parameters they cover
+``training``        one step, the loop around it, and every number in them
+``gradient_check``  gradients beside differences: of functions, losses, activations and whole networks
+==================  ====================================================================================
 """
 
 from __future__ import annotations
@@ -20,32 +23,57 @@ from typing import TYPE_CHECKING, Any
 __version__ = version("lastlayer")
 
 if TYPE_CHECKING:
-    from lastlayer import heads, losses, networks, preprocessing, training
+    from lastlayer import (
+        activations,
+        gradient_check,
+        heads,
+        losses,
+        networks,
+        preprocessing,
+        regularization,
+        training,
+    )
     from lastlayer.checks import LastLayerError, LastLayerWarning
     from lastlayer.estimators import Classifier, Regressor, load
+    from lastlayer.evaluation import evaluate_with
+    from lastlayer.gradient_check import check_gradient
     from lastlayer.heads import choose_head
+    from lastlayer.last_layer import explain, fused_linear
 
 _WHERE = {
     "LastLayerError": "lastlayer.checks",
     "LastLayerWarning": "lastlayer.checks",
+    "evaluate_with": "lastlayer.evaluation",
+    "explain": "lastlayer.last_layer",
+    "fused_linear": "lastlayer.last_layer",
     "choose_head": "lastlayer.heads",
+    "check_gradient": "lastlayer.gradient_check",
     "Classifier": "lastlayer.estimators",
     "Regressor": "lastlayer.estimators",
     "load": "lastlayer.estimators",
 }
-_ROOMS = ("heads", "losses", "networks", "preprocessing", "training")
+_ROOMS = (
+    "activations", "gradient_check", "heads", "losses", "networks", "preprocessing", "regularization", "training",
+)  # fmt: skip
 
 __all__ = [
     "Classifier",
     "LastLayerError",
     "LastLayerWarning",
     "Regressor",
+    "activations",
+    "check_gradient",
     "choose_head",
+    "evaluate_with",
+    "explain",
+    "fused_linear",
+    "gradient_check",
     "heads",
     "load",
     "losses",
     "networks",
     "preprocessing",
+    "regularization",
     "training",
 ]
 

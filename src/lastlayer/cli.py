@@ -40,6 +40,7 @@ ModelPath = Annotated[
 ]
 Weight = Annotated[str | None, typer.Option(metavar="NAME", help="Column of row weights.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+CatalogName = Annotated[str | None, typer.Argument(metavar="NAME", help="One of them; all without.")]
 Thousands = Annotated[bool, typer.Option("--thousands", help='Read "1,234" as a number; otherwise it is text.')]
 
 
@@ -201,6 +202,41 @@ def show(model: ModelPath, as_json: Json = False) -> None:
         from lastlayer.report import text
 
         screen.print(text.model_text(description))
+
+
+@app.command()
+def losses(name: CatalogName = None, as_json: Json = False) -> None:
+    """List the losses, or show one: formula, gradient, domain, when to use it, and its curves."""
+    _catalog("losses", name, as_json)
+
+
+@app.command()
+def activations(name: CatalogName = None, as_json: Json = False) -> None:
+    """List the activations, or show one: formula, derivative, range, when to use it, and its curves."""
+    _catalog("activations", name, as_json)
+
+
+@app.command()
+def heads(name: CatalogName = None, as_json: Json = False) -> None:
+    """List the heads, what a target is taken for, or show one: last layer, loss, likelihood."""
+    _catalog("heads", name, as_json)
+
+
+def _catalog(kind: str, name: str | None, as_json: bool) -> None:
+    with guarded() as say:
+        from lastlayer.commands.catalog import details, listing
+
+        result = listing(kind) if name is None else details(kind, name)
+        if as_json:
+            say(result)
+            return
+        from lastlayer.report.catalog import catalog_text, details_text
+
+        ascii_only = screen.options.ascii_only
+        if isinstance(result, list):
+            screen.print(catalog_text(kind, result, ascii_only=ascii_only))
+        else:
+            screen.print(details_text(result, width=screen.width, ascii_only=ascii_only))
 
 
 @contextmanager

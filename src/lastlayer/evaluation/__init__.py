@@ -1,19 +1,27 @@
 """How a formula is evaluated, decided once for all losses.
 
-``formula`` says what a formula is; ``reduction`` turns per-sample values into a mean, with weights and masks;
-``evaluate`` holds the ways to run one.
+``formula`` says what a formula is, ``reduction`` turns per-sample values into a mean, with weights and masks. ``paths``
+chooses the way and says why; ``blockwise``, ``kernels`` and ``compiled`` are the ways that take value and gradient in
+one sweep, ``evaluate`` ties them into autograd, and ``fused_linear`` puts the last layer's product before them.
 """
 
-from lastlayer.evaluation.evaluate import evaluate, mean_and_gradient, to_computed
+from lastlayer.evaluation.evaluate import evaluate, gradient_of_values, mean_and_gradient
 from lastlayer.evaluation.formula import Elementwise, Formula, Scaled, Summed, weighted_mean
+from lastlayer.evaluation.fused_linear import fused_linear
+from lastlayer.evaluation.paths import PATHS, Choice, choose_path, evaluate_with
 
 __all__ = [
+    "PATHS",
+    "Choice",
     "Elementwise",
     "Formula",
     "Scaled",
     "Summed",
+    "choose_path",
     "evaluate",
+    "evaluate_with",
+    "fused_linear",
+    "gradient_of_values",
     "mean_and_gradient",
-    "to_computed",
     "weighted_mean",
 ]

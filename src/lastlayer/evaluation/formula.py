@@ -30,6 +30,15 @@ class Formula(ABC):
     facts: ClassVar[LossFacts]
     event_dims: ClassVar[int] = 0
 
+    def specialized(self, target: Tensor) -> Formula:
+        """This formula without what this target does not need. May look at the target where that is cheap."""
+        return self
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """The options that are tensors: one that needs a gradient is differentiated through the readable value."""
+        return tuple(option for option in vars(self).values() if isinstance(option, Tensor))
+
     @abstractmethod
     def conform(self, raw: Tensor, target: Tensor) -> Tensor:
         """The target as the formula computes with it; an error if shapes or dtypes do not belong together.
@@ -53,6 +62,16 @@ class Formula(ABC):
         """Both at once; a formula overrides it where they share work."""
         return self.value(raw, target), self.gradient(raw, target)
 
+    def value_into(self, raw: Tensor, target: Tensor, gradient: Tensor) -> Tensor:
+        """The value; the gradient is written into the place given, which may be ``raw`` itself.
+
+        Runs without autograd on blocks that fit into cache, where every pass over the numbers costs: a formula
+        overrides it where writing in place saves some.
+        """
+        value, result = self.value_and_gradient(raw, target)
+        gradient.copy_(result)
+        return value
+
     def normalizing_weight(self, raw: Tensor, target: Tensor) -> Tensor | None:
         """What a sample counts in the mean's denominator; ``None``: one each."""
         return None
@@ -63,7 +82,7 @@ class Elementwise(Formula):
 
     def conform(self, raw: Tensor, target: Tensor) -> Tensor:
         check_same_shape(raw, target, loss=self.facts.name)
-        return target.to(raw.dtype)
+        return target if target.dtype == raw.dtype else target.to(raw.dtype)
 
 
 @dataclass(frozen=True)
@@ -87,6 +106,10 @@ class Scaled(Formula):
         """As the loss inside."""
         return self.inner.event_dims
 
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        return self.inner.tensors
+
     def conform(self, raw: Tensor, target: Tensor) -> Tensor:
         return self.inner.conform(raw, target)
 
@@ -95,6 +118,13 @@ class Scaled(Formula):
 
     def gradient(self, raw: Tensor, target: Tensor) -> Tensor:
         return self.slope * self.inner.gradient(raw, target)
+
+    def value_and_gradient(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = self.inner.value_and_gradient(raw, target)
+        return self.slope * value + self.offset, self.slope * gradient
+
+    def normalizing_weight(self, raw: Tensor, target: Tensor) -> Tensor | None:
+        return self.inner.normalizing_weight(raw, target)
 
     def optimal_constant(self, target: Tensor, sample_weight: Tensor) -> Tensor:
         return self.inner.optimal_constant(target, sample_weight)
@@ -112,6 +142,10 @@ class Summed(Formula):
         """The facts of the loss inside."""
         return self.inner.facts
 
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        return self.inner.tensors
+
     def conform(self, raw: Tensor, target: Tensor) -> Tensor:
         return self.inner.conform(raw, target)
 
@@ -120,6 +154,13 @@ class Summed(Formula):
 
     def gradient(self, raw: Tensor, target: Tensor) -> Tensor:
         return self.inner.gradient(raw, target)
+
+    def value_and_gradient(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = self.inner.value_and_gradient(raw, target)
+        return value.sum(-1), gradient
+
+    def value_into(self, raw: Tensor, target: Tensor, gradient: Tensor) -> Tensor:
+        return self.inner.value_into(raw, target, gradient).sum(-1)
 
     def optimal_constant(self, target: Tensor, sample_weight: Tensor) -> Tensor:
         return self.inner.optimal_constant(target, sample_weight)

@@ -10,13 +10,14 @@ from torch import Tensor
 from lastlayer.evaluation import Elementwise, evaluate
 from lastlayer.facts import REAL, LossFacts
 from lastlayer.losses.loss import Loss
+from lastlayer.losses.optimal_constants import weighted_quantile
 
 
-def _example(
+def example_off_the_kink(
     n: int, *, dtype: torch.dtype = torch.float32, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
+    """Errors of at least 1/2, away from the kink at s = y, where no derivative exists."""
     target = torch.randn(n, dtype=dtype, generator=generator)
-    # At least 1/2 away from the kink at s = y, where no derivative exists.
     distance = 0.5 + torch.rand(n, dtype=dtype, generator=generator)
     return target + distance * torch.sign(torch.randn(n, dtype=dtype, generator=generator)), target
 
@@ -41,7 +42,7 @@ class AbsoluteErrorFormula(Elementwise):
         use_when="the median is wanted, or outliers should not rule the fit",
         avoid_when="small errors should matter less and less: the gradient has one size everywhere",
         reference="SPEC B2; P. S. Laplace, Mémoire sur la probabilité des causes (1774)",
-        example=_example,
+        example=example_off_the_kink,
     )
 
     def value(self, raw: Tensor, target: Tensor) -> Tensor:
@@ -51,11 +52,7 @@ class AbsoluteErrorFormula(Elementwise):
         return torch.sign(raw - target)
 
     def optimal_constant(self, target: Tensor, sample_weight: Tensor) -> Tensor:
-        ordered, order = torch.sort(target, dim=0)
-        weight = sample_weight.reshape(-1, *[1] * (target.dim() - 1)).expand(target.shape).gather(0, order)
-        reached = weight.cumsum(0) >= 0.5 * weight.sum(0)
-        first = reached.to(torch.int8).argmax(dim=0, keepdim=True)
-        return ordered.gather(0, first).squeeze(0)
+        return weighted_quantile(target, sample_weight, 0.5)
 
 
 def absolute_error(

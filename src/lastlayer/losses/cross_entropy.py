@@ -1,4 +1,4 @@
-"""Cross-entropy of a softmax, with class weights and label smoothing, and the lecture's class weights."""
+"""Cross-entropy of a softmax, with what people add to it, and the lecture's class weights."""
 
 from __future__ import annotations
 
@@ -7,33 +7,37 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lastlayer.checks import DomainError, KindError, ShapeError, shape_text
-from lastlayer.evaluation import Formula, evaluate, weighted_mean
+from lastlayer.checks import DomainError, ShapeError, shape_text
+from lastlayer.evaluation import evaluate
 from lastlayer.facts import REAL, LossFacts
+from lastlayer.losses.class_target import (
+    ClassFormula,
+    class_example,
+    classes_last,
+    log_class_frequencies,
+    log_softmax,
+    one_versus_rest_into,
+    softmax,
+    writes_into,
+)
 from lastlayer.losses.loss import Loss
-
-
-def _example(
-    n: int, *, dtype: torch.dtype = torch.float32, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
-    return (
-        3 * torch.randn(n, 5, dtype=dtype, generator=generator),
-        torch.randint(5, (n,), generator=generator),
-    )
+from lastlayer.losses.options import NOT_NEGATIVE, POSITIVE, check_option
 
 
 @dataclass(frozen=True, eq=False)
-class CrossEntropyFormula(Formula):
-    """``−Σ_c a_c log softmax(s)_c`` with a_c the (weighted, smoothed) target probability of class c.
+class CrossEntropyFormula(ClassFormula):
+    """``−Σ_c a_c log softmax(s)_c + z·logsumexp(s)²`` with a_c the (weighted, smoothed) target probability of class c.
 
     One form covers every option: an index is ``a = w_y·onehot(y)``, smoothing mixes in ``ε/C·w``, class probabilities
-    are ``a = w·y``. The gradient is then always ``(Σ a)·softmax(s) − a``.
+    are ``a = w·y``. The gradient is then always ``(Σ a + 2z·logsumexp(s))·softmax(s) − a``. With a soft cap all that is
+    said of ``cap·tanh(s/cap)``, and the gradient is multiplied by ``1 − tanh²(s/cap)``.
     """
 
     weight: Tensor | None = None
     label_smoothing: float = 0.0
     ignore_index: int | None = -100
-    event_dims = 1
+    z_loss: float = 0.0
+    soft_cap: float | None = None
     facts = LossFacts(
         name="cross_entropy",
         title="categorical cross-entropy of a softmax (log loss)",
@@ -50,50 +54,135 @@ class CrossEntropyFormula(Formula):
         use_when="exactly one of several classes holds",
         avoid_when="several labels can hold at once: use binary_cross_entropy per label",
         reference="SPEC B4; J. S. Bridle, Neurocomputing F68 (1990)",
-        example=_example,
+        example=class_example,
     )
 
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise DomainError(f"cross_entropy: label_smoothing is {self.label_smoothing}; expected a number in [0, 1).")
+        check_option(self.z_loss, NOT_NEGATIVE, what="cross_entropy: z_loss")
+        if self.soft_cap is not None:
+            check_option(self.soft_cap, POSITIVE, what="cross_entropy: soft_cap")
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        return (self.weight,)
+
     def conform(self, raw: Tensor, target: Tensor) -> Tensor:
-        if raw.dim() == 0 or raw.shape[-1] == 0:
-            raise ShapeError(f"cross_entropy: raw has shape {shape_text(raw)}; expected (..., classes).")
+        target = super().conform(raw, target)
         if self.weight is not None and self.weight.shape != raw.shape[-1:]:
             raise ShapeError(
                 f"cross_entropy: weight has shape {shape_text(self.weight)}; expected one per class, "
                 f"({raw.shape[-1]},)."
             )
-        if target.is_floating_point():
-            if target.shape != raw.shape:
-                raise ShapeError(
-                    f"cross_entropy: class probabilities have shape {shape_text(target)}, raw {shape_text(raw)}; "
-                    f"expected one shape. Fix: pass class indices as integers, target.long(), or a one-hot target."
-                )
-            return target.to(raw.dtype)
-        if target.dtype == torch.bool:
-            raise KindError(
-                "cross_entropy: target is bool. Fix: target.long() for indices, target.float() for one-hot."
-            )
-        if target.shape == raw.shape:
-            raise ShapeError(
-                f"cross_entropy: an integer target holds class indices and has the shape of raw, {shape_text(target)}; "
-                f"expected {tuple(raw.shape[:-1])}. Fix: target.argmax(-1) for one-hot rows, or target.float()."
-            )
-        if target.shape != raw.shape[:-1]:
-            raise ShapeError(
-                f"cross_entropy: class indices have shape {shape_text(target)}, raw {shape_text(raw)}; expected "
-                f"{tuple(raw.shape[:-1])}: raw without its last axis. Fix: classes last, or pass dim=."
-            )
-        return target.long()
+        return target
 
     def value(self, raw: Tensor, target: Tensor) -> Tensor:
-        return self._value(_log_softmax(raw), target)
+        logits = self._capped(raw)
+        return self._with_penalty(self._value(log_softmax(logits), target), logits, target)
 
     def gradient(self, raw: Tensor, target: Tensor) -> Tensor:
-        return self._gradient(_log_softmax(raw).exp(), target)
+        logits = self._capped(raw)
+        return self._through_cap(self._gradient_with_penalty(softmax(logits), logits, target), logits)
 
     def value_and_gradient(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Both from one log-softmax."""
-        log_probability = _log_softmax(raw)
-        return self._value(log_probability, target), self._gradient(log_probability.exp(), target)
+        logits = self._capped(raw)
+        log_probability = log_softmax(logits)
+        value = self._with_penalty(self._value(log_probability, target), logits, target)
+        gradient = self._gradient_with_penalty(log_probability.exp(), logits, target)
+        return value, self._through_cap(gradient, logits)
+
+    def value_into(self, raw: Tensor, target: Tensor, gradient: Tensor) -> Tensor:
+        """In place, with one array of the size of raw beside it where an option asks for that."""
+        if self.soft_cap is None:
+            return self._uncapped_into(raw, target, gradient)
+        tanh = (raw / self.soft_cap).tanh_()
+        value = self._uncapped_into(torch.mul(tanh, self.soft_cap, out=gradient), target, gradient)
+        gradient.mul_(tanh.square_().neg_().add_(1.0))
+        return value
+
+    def _uncapped_into(self, raw: Tensor, target: Tensor, gradient: Tensor) -> Tensor:
+        several = target.is_floating_point() or self.label_smoothing
+        if several or not writes_into(raw, gradient):
+            return self._mixture_into(raw, target, gradient)
+        true, log_normalizer = one_versus_rest_into(raw, self._index(target).unsqueeze(-1), gradient)
+        counts = torch.ones_like(true.one) if self.weight is None else self.weight.to(raw.dtype)[true.index]
+        # On a CPU it costs nothing to look, and a pass over the gradient to multiply by ones.
+        ignoring = self.ignore_index is not None and (
+            raw.device.type != "cpu" or bool((target == self.ignore_index).any())
+        )
+        if ignoring:
+            counts = self._uncounted_to_zero(counts, target)
+        value, at_true, factor = -counts * true.log_one, -counts * true.rest, counts
+        if self.z_loss:
+            pull = self._uncounted_to_zero(2.0 * self.z_loss * log_normalizer, target)
+            value = value + 0.5 * pull * log_normalizer
+            at_true, factor = at_true + pull * true.one, factor + pull
+        if ignoring or self.z_loss or self.weight is not None:
+            gradient.mul_(factor)
+        gradient.scatter_(-1, true.index, at_true)
+        return value.squeeze(-1)
+
+    def _mixture_into(self, raw: Tensor, target: Tensor, gradient: Tensor) -> Tensor:
+        """Where more than one class is wanted, class probabilities or smoothed indices; or there are few classes."""
+        largest = raw.amax(-1, keepdim=True) if self.z_loss else None
+        in_place = writes_into(raw, gradient)
+        work = torch.log_softmax(raw, dim=-1, out=gradient) if in_place else log_softmax(raw)
+        value, pull = self._value(work, target), None
+        if largest is not None:
+            log_normalizer = largest - work.amax(-1, keepdim=True)
+            penalty = (self.z_loss * log_normalizer**2).squeeze(-1)
+            value = value + (penalty if target.is_floating_point() else self._uncounted_to_zero(penalty, target))
+            pull = 2.0 * self.z_loss * log_normalizer
+        work.exp_()
+        if target.is_floating_point():
+            wanted = self._wanted(target)
+            factor = wanted.sum(-1, keepdim=True)
+            work.mul_(factor if pull is None else factor + pull).sub_(wanted)
+        else:
+            self._turn_into_index_gradient(work, target, pull)
+        if not in_place:
+            gradient.copy_(work)
+        return value
+
+    def _turn_into_index_gradient(self, probability: Tensor, target: Tensor, pull: Tensor | None) -> None:
+        index = self._index(target).unsqueeze(-1)
+        hard = torch.full_like(probability[..., :1], 1.0 - self.label_smoothing)
+        if self.weight is not None:
+            hard = self.weight.to(hard.dtype)[index] * hard
+        factor = hard if pull is None else hard + pull
+        if self.label_smoothing:
+            smoothing = self._smoothing(probability)
+            probability.mul_(factor + smoothing.sum()).sub_(smoothing)
+        elif pull is not None or self.weight is not None:
+            probability.mul_(factor)
+        probability.scatter_add_(-1, index, -hard)
+        if self.ignore_index is not None:
+            probability.masked_fill_((target == self.ignore_index).unsqueeze(-1), 0.0)
+
+    def _capped(self, raw: Tensor) -> Tensor:
+        return raw if self.soft_cap is None else self.soft_cap * torch.tanh(raw / self.soft_cap)
+
+    def _through_cap(self, gradient: Tensor, logits: Tensor) -> Tensor:
+        """From the derivative with respect to the capped logits to the one with respect to the raw output."""
+        if self.soft_cap is None:
+            return gradient
+        tanh = logits / self.soft_cap
+        return gradient * (1.0 - tanh * tanh)
+
+    def _with_penalty(self, value: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+        if not self.z_loss:
+            return value
+        penalty = self.z_loss * torch.logsumexp(logits, dim=-1) ** 2
+        return value + (penalty if target.is_floating_point() else self._uncounted_to_zero(penalty, target))
+
+    def _gradient_with_penalty(self, probability: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+        gradient = self._gradient(probability, target)
+        if not self.z_loss:
+            return gradient
+        pull = 2.0 * self.z_loss * torch.logsumexp(logits, dim=-1, keepdim=True)
+        return gradient + (pull if target.is_floating_point() else self._uncounted_to_zero(pull, target)) * probability
 
     def _value(self, log_probability: Tensor, target: Tensor) -> Tensor:
         if target.is_floating_point():
@@ -134,10 +223,21 @@ class CrossEntropyFormula(Formula):
         return self._uncounted_to_zero(counts, target)
 
     def optimal_constant(self, target: Tensor, sample_weight: Tensor) -> Tensor:
-        if not target.is_floating_point():
-            raise KindError("cross_entropy: the optimal constant needs class probabilities; pass a one-hot target.")
-        wanted = weighted_mean(self._wanted(target), sample_weight)
-        return torch.log(wanted / wanted.sum())
+        if target.is_floating_point():
+            target = self._wanted(target)
+        logits = log_class_frequencies(target, sample_weight, loss="cross_entropy")
+        return logits if self.soft_cap is None else self._below_cap(logits, self.soft_cap)
+
+    def _below_cap(self, logits: Tensor, cap: float) -> Tensor:
+        """Raw outputs whose capped logits have the same softmax; ±∞ where the cap cannot hold them.
+
+        The softmax leaves open at which level the logits lie. The z-loss is 0 where they are, and without it the
+        level around 0 leaves them the most room.
+        """
+        if not self.z_loss:
+            logits = logits.clamp_min(logits.amax() - 2.0 * cap)
+            logits = logits - 0.5 * (logits.amax() + logits.amin())
+        return cap * torch.atanh((logits / cap).clamp(-1.0, 1.0))
 
     def _index(self, target: Tensor) -> Tensor:
         """The class indices, with a harmless 0 where the index says to ignore the sample."""
@@ -162,17 +262,6 @@ class CrossEntropyFormula(Formula):
         return target if self.weight is None else self.weight.to(target.dtype) * target
 
 
-def _log_softmax(raw: Tensor) -> Tensor:
-    """Over the last axis. PyTorch's kernel for a short last axis goes through the numbers one by one.
-
-    With 10 classes it takes five times as long as the kernel for a leading axis, which takes many samples at once;
-    from 16 classes on it is the other way round.
-    """
-    if raw.shape[-1] < 16:
-        return torch.log_softmax(raw.transpose(0, -1), dim=0).transpose(0, -1)
-    return torch.log_softmax(raw, dim=-1)
-
-
 def cross_entropy(
     raw: Tensor,
     target: Tensor,
@@ -180,6 +269,8 @@ def cross_entropy(
     weight: Tensor | None = None,
     label_smoothing: float = 0.0,
     ignore_index: int | None = -100,
+    z_loss: float = 0.0,
+    soft_cap: float | None = None,
     dim: int = -1,
     sample_weight: Tensor | None = None,
     reduction: str = "mean",
@@ -193,9 +284,12 @@ def cross_entropy(
     Link: softmax, inside. Give logits, not probabilities.
 
     Formula: ``−s_y + logsumexp(s)``; for probabilities y ``−Σ_c y_c log softmax(s)_c``. A class weight w multiplies
-    the term of its class; label smoothing ε replaces y by ``(1 − ε) y + ε/C``.
+    the term of its class; label smoothing ε replaces y by ``(1 − ε) y + ε/C``. ``z_loss`` adds ``z·logsumexp(s)²`` to
+    every sample that counts, whatever the weight of its class: it keeps logits near the level at which their
+    exponentials sum to 1. ``soft_cap`` replaces s by ``cap·tanh(s/cap)`` throughout.
 
-    Gradient: ``(Σ_c a_c) softmax(s) − a`` with a the weighted, smoothed target; plainly ``softmax(s) − onehot(y)``.
+    Gradient: ``(Σ_c a_c + 2z·logsumexp(s)) softmax(s) − a`` with a the weighted, smoothed target; plainly
+    ``softmax(s) − onehot(y)``. A soft cap multiplies it by ``1 − tanh²(s/cap)``.
 
     Shapes: raw ``(..., C)``, or the classes on axis ``dim``; target ``(...)`` as indices, or the shape of raw as
     probabilities; per-sample value ``(...)``. Units: nats.
@@ -206,19 +300,19 @@ def cross_entropy(
 
     Raises:
         ShapeError: if the shapes do not belong together, with the fix.
-        DomainError: if ``label_smoothing`` lies outside [0, 1).
+        DomainError: if ``label_smoothing`` lies outside [0, 1), ``z_loss`` is negative or ``soft_cap`` not positive.
 
     Example:
         >>> scores = torch.tensor([[3.0, 1.0, -1.0, -1.0], [3.0, 3.0, 1.0, 0.0]])
         >>> cross_entropy(scores, torch.tensor([0, 1]), reduction="none")
         tensor([0.1587, 0.7817])
 
-    Reference: SPEC B4, B6, G1.
+    Reference: SPEC B4, B6, G1; for the z-loss A. Chowdhery et al., PaLM, section 5 (2022); for the soft cap Gemma Team,
+    Gemma 2, section 2 (2024).
     """
     return evaluate(
-        CrossEntropyFormula(weight, _checked_smoothing(label_smoothing), ignore_index),
-        raw if dim in (-1, raw.dim() - 1) else raw.movedim(dim, -1),
-        target.movedim(dim, -1) if target.is_floating_point() and dim not in (-1, target.dim() - 1) else target,
+        CrossEntropyFormula(weight, label_smoothing, ignore_index, z_loss, soft_cap),
+        *classes_last(raw, target, dim),
         sample_weight=sample_weight,
         reduction=reduction,
         normalizer=normalizer,
@@ -236,17 +330,23 @@ class CrossEntropy(Loss):
         *,
         label_smoothing: float = 0.0,
         ignore_index: int | None = -100,
+        z_loss: float = 0.0,
+        soft_cap: float | None = None,
         reduction: str = "mean",
     ) -> None:
         super().__init__(reduction)
         self.register_buffer("weight", weight)
-        self.label_smoothing = _checked_smoothing(label_smoothing)
+        self.label_smoothing = label_smoothing
         self.ignore_index = ignore_index
+        self.z_loss = z_loss
+        self.soft_cap = soft_cap
+        # A wrong option is an error here, not at the first batch.
+        _ = self.formula
 
     @property
     def formula(self) -> CrossEntropyFormula:
         """The mathematics, with this module's options."""
-        return CrossEntropyFormula(self.weight, self.label_smoothing, self.ignore_index)
+        return CrossEntropyFormula(self.weight, self.label_smoothing, self.ignore_index, self.z_loss, self.soft_cap)
 
 
 def class_weights(target: Tensor, classes: int) -> Tensor:
@@ -274,9 +374,3 @@ def class_weights(target: Tensor, classes: int) -> Tensor:
     if absent:
         raise DomainError(f"class_weights: no sample of class {', '.join(map(str, absent))} among {target.numel()}.")
     return target.numel() / counts.to(torch.get_default_dtype())
-
-
-def _checked_smoothing(label_smoothing: float) -> float:
-    if not 0.0 <= label_smoothing < 1.0:
-        raise DomainError(f"cross_entropy: label_smoothing is {label_smoothing}; expected a number in [0, 1).")
-    return label_smoothing

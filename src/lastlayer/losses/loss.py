@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from lastlayer.checks import check_choice
-from lastlayer.evaluation import Formula, evaluate, to_computed
+from lastlayer.evaluation import Formula, evaluate, gradient_of_values
 from lastlayer.evaluation.reduction import REDUCTIONS
 from lastlayer.facts import LossFacts
 
@@ -40,8 +40,7 @@ class Loss(nn.Module, ABC):
 
     def gradient(self, raw: Tensor, target: Tensor) -> Tensor:
         """The derivative of every sample's loss with respect to its raw output, in closed form."""
-        formula, computed = self.formula, to_computed(raw)
-        return formula.gradient(computed, formula.conform(computed, target)).to(raw.dtype)
+        return gradient_of_values(self.formula, raw, target)
 
     def forward(
         self,

@@ -55,6 +55,11 @@ class SquaredErrorFormula(Elementwise):
     def gradient(self, raw: Tensor, target: Tensor) -> Tensor:
         return (1.0 if self.halved else 2.0) * (raw - target)
 
+    def value_and_gradient(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        error = raw - target
+        square = error * error
+        return (0.5 * square, error) if self.halved else (square, 2.0 * error)
+
     def optimal_constant(self, target: Tensor, sample_weight: Tensor) -> Tensor:
         return weighted_mean(target, sample_weight)
 

@@ -10,18 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lastlayer.activations import Activation, Maxout, modules
 from lastlayer.checks import check_choice
 from lastlayer.networks.dropout import Dropout
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "silu": nn.SiLU,
-    "gelu": nn.GELU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-}
+#: Every activation of the catalog, by the name that networks take.
+ACTIVATIONS: dict[str, type[Activation]] = modules()
+
+
+def hidden_layer(inputs: int, units: int, activation: str) -> list[nn.Module]:
+    """A linear layer and its activation, or one maxout layer, which is both."""
+    if activation == Maxout.facts.name:
+        return [Maxout(inputs, units)]
+    return [nn.Linear(inputs, units), ACTIVATIONS[activation]()]
 
 
 class PiecewiseLinear(nn.Module):
@@ -117,7 +118,7 @@ class TabularNetwork(nn.Module):
         layers: list[nn.Module] = []
         width = inputs + len(codes.columns)
         for units in hidden:
-            layers += [nn.Linear(width, units), ACTIVATIONS[activation]()]
+            layers += hidden_layer(width, units, activation)
             if dropout > 0:
                 layers.append(Dropout(dropout))
             width = units

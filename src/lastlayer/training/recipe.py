@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lastlayer.checks import InputError, check_choice
+from lastlayer.regularization import parameters_to_penalize
 from lastlayer.training.schedules import SCHEDULES
 
 _ADAPTIVE: dict[str, Callable[..., Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -43,13 +44,14 @@ class Plan:
     average: float
 
     def build_optimizer(self, network: nn.Module) -> Optimizer:
-        """PyTorch's optimizer over all parameters that learn; weight decay on matrices only, never on biases."""
+        """PyTorch's optimizer over all parameters that learn; weight decay on weights only, never on biases."""
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         groups: list[dict[str, Any]] = [{"params": parameters, "weight_decay": 0.0}]
         if self.weight_decay:
-            matrices = [parameter for parameter in parameters if parameter.dim() > 1]
-            others = [parameter for parameter in parameters if parameter.dim() <= 1]
-            groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
+            weights = parameters_to_penalize(network)
+            penalized = set(map(id, weights))
+            others = [parameter for parameter in parameters if id(parameter) not in penalized]
+            groups = [{"params": weights, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
         if self.optimizer in _ADAPTIVE:
             # One kernel for all parameters of a group; PyTorch's default goes through them in Python.
             return _ADAPTIVE[self.optimizer](groups, lr=self.learning_rate, fused=True)
