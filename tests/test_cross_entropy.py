@@ -167,8 +167,7 @@ def test_derivatives_with_z_loss_and_soft_cap(soft):
     raw, target = _scores(3, 5).requires_grad_(), torch.tensor([1, 4, -100])
     if soft:
         target = torch.softmax(_scores(3, 5).flip(0), -1)
-    for function in (formula.value, formula.gradient):
-        assert gradcheck(lambda scores, f=function: f(scores, target), raw, check_forward_ad=True)
+    assert gradcheck(lambda scores: formula.value(scores, target), raw, check_forward_ad=True)
     assert gradgradcheck(lambda scores: formula.value(scores, target), raw)
 
 

@@ -124,7 +124,8 @@ def test_facts_are_filled_in_and_the_example_is_in_its_domain(name):
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_module_is_the_function_of_the_same_name(name, reduction):
     function = getattr(losses, name)
-    module = getattr(losses, "".join(word.capitalize() for word in name.split("_")))(reduction=reduction)
+    words = (word.upper() if word == "nll" else word.capitalize() for word in name.split("_"))
+    module = getattr(losses, "".join(words))(reduction=reduction)
     raw, target = example(module)
     for options in ({}, {"sample_weight": weights(len(raw))}, {"normalizer": 3.0}):
         assert_close(

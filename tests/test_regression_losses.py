@@ -39,11 +39,11 @@ VARIANTS = [
     losses.Asymmetric(gamma_positive=2.0, gamma_negative=3.0, margin=0.0),
     losses.Asymmetric(gamma_positive=0.5, gamma_negative=0.0, margin=0.2),
     losses.Asymmetric(gamma_negative=0.5, margin=1e-3),
-    losses.PoissonNll(full=False),
-    losses.GaussianNll(minimum_scale=0.1),
-    losses.LaplaceNll(minimum_scale=0.5),
-    losses.MixtureNll(components=3, minimum_scale=0.1),
-    losses.MixtureNll(family="laplace"),
+    losses.PoissonNLL(full=False),
+    losses.GaussianNLL(minimum_scale=0.1),
+    losses.LaplaceNLL(minimum_scale=0.5),
+    losses.MixtureNLL(components=3, minimum_scale=0.1),
+    losses.MixtureNLL(family="laplace"),
 ]
 DEFAULTS = [
     losses.Huber(),
@@ -52,10 +52,10 @@ DEFAULTS = [
     losses.Quantile(),
     losses.Focal(),
     losses.Asymmetric(),
-    losses.PoissonNll(),
-    losses.GaussianNll(),
-    losses.LaplaceNll(),
-    losses.MixtureNll(),
+    losses.PoissonNLL(),
+    losses.GaussianNLL(),
+    losses.LaplaceNLL(),
+    losses.MixtureNLL(),
 ]
 
 
@@ -194,7 +194,7 @@ def test_bisection_finds_every_root_of_a_batch():
 
 def test_subgradient_at_the_kink_is_zero_both_ways():
     target = torch.randn(5, dtype=torch.float64, generator=random(3))
-    for loss in (losses.Quantile(level=0.9), losses.LaplaceNll()):
+    for loss in (losses.Quantile(level=0.9), losses.LaplaceNLL()):
         raw = target if loss.formula.event_dims == 0 else torch.stack([target, 0 * target], dim=-1)
         raw = raw.clone().requires_grad_()
         (slope,) = torch.autograd.grad(loss.formula.value(raw, target).sum(), raw)
@@ -302,7 +302,7 @@ def test_asymmetric_best_constant_is_infinite_where_hardly_a_target_is_zero():
 
 
 def test_poisson_is_scipys_and_pytorchs():
-    raw, target = example(losses.PoissonNll(), 300)
+    raw, target = example(losses.PoissonNLL(), 300)
     expected = -scipy.stats.poisson.logpmf(target.numpy(), raw.exp().numpy())
     assert_close(losses.poisson_nll(raw, target, reduction="none").numpy(), expected, rtol=1e-12, atol=1e-13)
     assert_close(
@@ -315,7 +315,7 @@ def test_poisson_goes_on_as_its_tangent():
     end = LARGEST_LOG_RATE
     raw = torch.tensor([end - 1e-9, end, end + 1e-9, end + 5.0], dtype=torch.float64)
     target = torch.full_like(raw, 4.0)
-    value, slope = losses.PoissonNll().formula.value_and_gradient(raw, target)
+    value, slope = losses.PoissonNLL().formula.value_and_gradient(raw, target)
     assert_close(value[0], value[2], rtol=1e-8, atol=0)
     assert_close(slope, torch.full_like(slope, math.exp(end) - 4.0), rtol=1e-8, atol=0)
     assert_close(value[3], value[1] + 5.0 * slope[1], rtol=1e-12, atol=0)
@@ -323,8 +323,8 @@ def test_poisson_goes_on_as_its_tangent():
 
 def test_poisson_best_constant_gives_the_mean_count():
     target, weight = torch.tensor([0.0, 3.0, 1.0], dtype=torch.float64), torch.tensor([2.0, 1.0, 1.0]).double()
-    assert_close(losses.PoissonNll().formula.optimal_constant(target, weight).exp(), torch.tensor(1.0).double())
-    assert losses.PoissonNll().formula.optimal_constant(0 * target, weight) == -torch.inf
+    assert_close(losses.PoissonNLL().formula.optimal_constant(target, weight).exp(), torch.tensor(1.0).double())
+    assert losses.PoissonNLL().formula.optimal_constant(0 * target, weight) == -torch.inf
 
 
 def _location_and_scale(raw: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -334,7 +334,7 @@ def _location_and_scale(raw: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_gaussian_is_scipys_and_pytorchs():
-    raw, target = example(losses.GaussianNll(), 300)
+    raw, target = example(losses.GaussianNLL(), 300)
     location, scale = _location_and_scale(raw)
     found = losses.gaussian_nll(raw, target, reduction="none")
     assert_close(found.numpy(), -scipy.stats.norm.logpdf(target.numpy(), location, scale))
@@ -343,14 +343,14 @@ def test_gaussian_is_scipys_and_pytorchs():
 
 
 def test_laplace_is_scipys():
-    raw, target = example(losses.LaplaceNll(), 300)
+    raw, target = example(losses.LaplaceNLL(), 300)
     expected = -scipy.stats.laplace.logpdf(target.numpy(), *_location_and_scale(raw))
     assert_close(losses.laplace_nll(raw, target, reduction="none").numpy(), expected)
 
 
 @pytest.mark.parametrize("family", ["gaussian", "laplace"])
 def test_mixture_is_the_sum_of_scipys_densities(family):
-    raw, target = example(losses.MixtureNll(), 300)
+    raw, target = example(losses.MixtureNLL(), 300)
     distribution = scipy.stats.norm if family == "gaussian" else scipy.stats.laplace
     logits, location, raw_scale = (part.numpy() for part in raw.chunk(3, -1))
     scale = np.logaddexp(0, raw_scale) + MINIMUM_SCALE
@@ -361,11 +361,11 @@ def test_mixture_is_the_sum_of_scipys_densities(family):
 
 
 @pytest.mark.parametrize(
-    ("family", "single"), [("gaussian", losses.GaussianNll()), ("laplace", losses.LaplaceNll())], ids=str
+    ("family", "single"), [("gaussian", losses.GaussianNLL()), ("laplace", losses.LaplaceNLL())], ids=str
 )
 def test_mixture_of_one_component_is_its_component(family, single):
     raw, target = example(single, 50)
-    mixture = losses.MixtureNll(family=family, components=1)
+    mixture = losses.MixtureNLL(family=family, components=1)
     padded = torch.cat([torch.randn(50, 1, dtype=torch.float64, generator=random(6)), raw], dim=-1)
     assert_close(mixture.value(padded, target), single.value(raw, target))
     assert_close(mixture.gradient(padded, target)[..., 1:], single.gradient(raw, target))
@@ -375,7 +375,7 @@ def test_mixture_of_one_component_is_its_component(family, single):
 
 
 def test_components_may_change_places():
-    raw, target = example(losses.MixtureNll(), 20)
+    raw, target = example(losses.MixtureNLL(), 20)
     order = torch.tensor([2, 0, 1])
     moved = torch.cat([part[:, order] for part in raw.chunk(3, -1)], dim=-1)
     assert_close(losses.mixture_nll(moved, target), losses.mixture_nll(raw, target))
@@ -384,7 +384,7 @@ def test_components_may_change_places():
 @pytest.mark.parametrize("family", ["gaussian", "laplace"])
 @pytest.mark.parametrize("components", [2, 5, 20])
 def test_mixture_starts_near_the_marginal_fit_with_its_components_apart(family, components):
-    loss = losses.MixtureNll(components=components, family=family)
+    loss = losses.MixtureNLL(components=components, family=family)
     noise = np.random.default_rng(0)
     draw = noise.normal if family == "gaussian" else noise.laplace
     target = torch.as_tensor(3 + 2 * draw(size=4000))
@@ -395,7 +395,7 @@ def test_mixture_starts_near_the_marginal_fit_with_its_components_apart(family, 
     assert (logits == 0).all()
     # Equal shares: the variance is that between the components and that within them.
     within = scale**2 * (1 if family == "gaussian" else 2)
-    single = (losses.GaussianNll() if family == "gaussian" else losses.LaplaceNll()).formula
+    single = (losses.GaussianNLL() if family == "gaussian" else losses.LaplaceNLL()).formula
     fit = single.optimal_constant(target, even)
     marginal = scale_from_raw(fit[1]) ** 2 * (1 if family == "gaussian" else 2)
     assert_close(location.var(correction=0) + within.mean(), marginal)
@@ -406,13 +406,13 @@ def test_mixture_starts_near_the_marginal_fit_with_its_components_apart(family, 
 def test_mixture_start_needs_the_number_of_components():
     target = torch.randn(9)
     with pytest.raises(InputError, match="how many components"):
-        losses.MixtureNll().formula.optimal_constant(target, torch.ones(9))
+        losses.MixtureNLL().formula.optimal_constant(target, torch.ones(9))
 
 
 def test_mixture_learns_two_values_where_a_gaussian_predicts_their_mean():
     target = torch.cat([torch.full((50,), -2.0), torch.full((50,), 2.0)]).double()
     target = target + 0.1 * torch.randn(100, dtype=torch.float64, generator=random(1))
-    loss = losses.MixtureNll(components=2)
+    loss = losses.MixtureNLL(components=2)
     even = torch.ones(100, dtype=torch.float64)
     raw = loss.formula.optimal_constant(target, even).requires_grad_()
     optimizer = torch.optim.Adam([raw], lr=0.05)
@@ -424,7 +424,7 @@ def test_mixture_learns_two_values_where_a_gaussian_predicts_their_mean():
     assert_close(location, torch.tensor([-2.0, 2.0]).double(), rtol=0, atol=0.05)
     assert_close(torch.softmax(logits, -1), torch.tensor([0.5, 0.5]).double(), rtol=0, atol=0.02)
     assert (scale_from_raw(raw_scale) < 0.15).all()
-    fit = losses.GaussianNll().formula.optimal_constant(target, even)
+    fit = losses.GaussianNLL().formula.optimal_constant(target, even)
     assert_close(fit[0], target.mean())
 
 
@@ -446,27 +446,27 @@ def test_a8_likelihood_and_named_loss_have_one_minimizer(likelihood, named, raw_
 
 def test_best_constants_of_the_likelihoods_are_the_marginal_fit():
     target, even = torch.randn(101, 2, dtype=torch.float64, generator=random(5)), torch.ones(101, dtype=torch.float64)
-    gaussian = losses.GaussianNll().formula.optimal_constant(target, even)
+    gaussian = losses.GaussianNLL().formula.optimal_constant(target, even)
     for column in range(2):
         mean, deviation = scipy.stats.norm.fit(target[:, column].numpy())
         assert_close(gaussian[column, 0].item(), mean)
         assert_close(scale_from_raw(gaussian[column, 1]).item(), deviation)
         median, scale = scipy.stats.laplace.fit(target[:, column].numpy())
-        laplace = losses.LaplaceNll().formula.optimal_constant(target[:, column], even)
+        laplace = losses.LaplaceNLL().formula.optimal_constant(target[:, column], even)
         assert_close(laplace[0].item(), median)
         assert_close(scale_from_raw(laplace[1]).item(), scale)
 
 
 def test_constant_targets_want_the_least_scale():
     """Whatever the rounding of the mean, the raw scale is −∞ and never NaN."""
-    for loss in (losses.GaussianNll(), losses.LaplaceNll(), losses.MixtureNll(components=3)):
+    for loss in (losses.GaussianNLL(), losses.LaplaceNLL(), losses.MixtureNLL(components=3)):
         for n in range(2, 50):
             constant = loss.formula.optimal_constant(torch.full((n,), 0.1), torch.rand(n, generator=random(n)))
             assert not constant.isnan().any()
             assert constant[-1] == -torch.inf
 
 
-@pytest.mark.parametrize("loss", [losses.GaussianNll(), losses.LaplaceNll(), losses.MixtureNll()], ids=_name)
+@pytest.mark.parametrize("loss", [losses.GaussianNLL(), losses.LaplaceNLL(), losses.MixtureNLL()], ids=_name)
 @pytest.mark.parametrize("raw_scale", [-1e4, -10.0, 0.0, 1e4])
 def test_a_target_a_million_scales_away_is_finite_in_float32(loss, raw_scale):
     target = 1e6 * torch.tensor([1.0, -1.0]) * scale_from_raw(torch.tensor(max(raw_scale, 0.0)))
@@ -485,8 +485,8 @@ def test_responsibilities_are_shares_however_far_the_target():
     """The gradient of the locations adds up to that of one component: one answers, and none twice."""
     raw = torch.tensor([[0.0, 0.0, 0.0, -5.0, -5.0, -5.0, -1e4, -1e4, -1e4]])
     target = torch.tensor([1e4])
-    mixture = losses.MixtureNll().gradient(raw, target)
-    single = losses.GaussianNll().gradient(raw[:, 5:7], target)
+    mixture = losses.MixtureNLL().gradient(raw, target)
+    single = losses.GaussianNLL().gradient(raw[:, 5:7], target)
     assert_close(mixture[:, 3:6].sum(), single[0, 0])
     assert_close(mixture[:, :3], torch.zeros(1, 3), rtol=0, atol=1e-6)
 
@@ -517,9 +517,9 @@ def test_scale_link_and_its_inverse():
         (lambda: losses.Asymmetric(gamma_positive=-1), r"asymmetric: gamma_positive is -1"),
         (lambda: losses.Asymmetric(gamma_negative=-1), r"asymmetric: gamma_negative is -1"),
         (lambda: losses.Asymmetric(margin=1.0), r"asymmetric: margin is 1\.0; expected a number in \[0, 1\)"),
-        (lambda: losses.GaussianNll(minimum_scale=0.0), r"gaussian_nll: minimum_scale is 0\.0"),
-        (lambda: losses.LaplaceNll(minimum_scale=-1.0), r"laplace_nll: minimum_scale is -1\.0"),
-        (lambda: losses.MixtureNll(minimum_scale=0.0), r"mixture_nll: minimum_scale is 0\.0"),
+        (lambda: losses.GaussianNLL(minimum_scale=0.0), r"gaussian_nll: minimum_scale is 0\.0"),
+        (lambda: losses.LaplaceNLL(minimum_scale=-1.0), r"laplace_nll: minimum_scale is -1\.0"),
+        (lambda: losses.MixtureNLL(minimum_scale=0.0), r"mixture_nll: minimum_scale is 0\.0"),
     ],
 )
 def test_options_outside_their_domain_are_named(call, message):
@@ -534,7 +534,7 @@ def test_functions_check_the_same_options():
     with pytest.raises(InputError, match=r"family is 'cauchy'; expected one of 'gaussian', 'laplace'"):
         losses.mixture_nll(torch.zeros(3, 6), zero, family="cauchy")
     with pytest.raises(InputError, match="components is 0"):
-        losses.MixtureNll(components=0)
+        losses.MixtureNLL(components=0)
 
 
 @pytest.mark.parametrize("name", ["gaussian_nll", "laplace_nll", "mixture_nll"])

@@ -38,15 +38,16 @@ class WrongFactor(SquaredErrorFormula):
     def gradient(self, raw: Tensor, target: Tensor) -> Tensor:
         return raw - target
 
+    def value_and_gradient(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        return self.value(raw, target), self.gradient(raw, target)
+
 
 class WrongSoftmaxGradient(CrossEntropyFormula):
     """The lecture's missing sign (SPEC H): softmax + one-hot."""
 
-    def _gradient(self, probability: Tensor, target: Tensor) -> Tensor:
-        return 2 * probability - super()._gradient(probability, target)
-
-    def value_into(self, raw: Tensor, target: Tensor, gradient: Tensor) -> Tensor:
-        return Formula.value_into(self, raw, target, gradient)
+    def _closed_form(self, raw: Tensor, target: Tensor, place: Tensor | None) -> tuple[Tensor, Tensor]:
+        value, gradient = super()._closed_form(raw, target, None)
+        return value, 2 * torch.softmax(raw, dim=-1) - gradient
 
 
 class SecondOrderLost(SquaredErrorFormula):

@@ -21,6 +21,7 @@ from lastlayer.evaluation.paths import (
     many_at_once,
     nothing_special,
     transforming,
+    why_plain,
 )
 from lastlayer.evaluation.reduction import (
     REDUCTIONS,
@@ -90,8 +91,17 @@ def mean_and_gradient(
 
 
 def gradient_of_values(formula: Formula, raw: Tensor, target: Tensor) -> Tensor:
-    """The closed-form derivative of every sample's loss with respect to its raw output, in the dtype of raw."""
+    """The derivative of every sample's loss with respect to its raw output, in the dtype of raw.
+
+    In closed form; where it may itself be differentiated, through the readable value.
+    """
     check_floating(raw, what="raw")
+    if why_plain(formula, raw, target) or (torch.is_grad_enabled() and raw.requires_grad):
+        with torch.enable_grad():
+            source = raw if raw.requires_grad else raw.detach().requires_grad_()
+            values = _plain(formula, source, target, None, "none", None)
+            (gradient,) = torch.autograd.grad(values.sum(), source, create_graph=True)
+            return gradient if raw.requires_grad else gradient.detach()
     computed = raw.to(computed_dtype(raw))
     return rounded(formula.gradient(computed, formula.conform(computed, target)), raw.dtype)
 
@@ -146,12 +156,13 @@ def prepare(
     """Everything checked and the normalizer known, before the first number is read."""
     computed = computed_dtype(raw)
     shape = raw.shape[: raw.dim() - formula.event_dims]
-    if target.dtype != computed and target.shape == raw.shape:
+    if target.dtype != computed and (target.is_floating_point() or target.shape == raw.shape):
         # Checked whole and converted block by block: shapes alone are looked at here.
         formula.conform(raw.to("meta", computed), target.to("meta"))
         counted = target
     else:
         target = counted = formula.conform(raw.detach() if raw.dtype == computed else raw.to("meta", computed), target)
+        formula = formula.specialized(target)
     weight = None if sample_weight is None else expand_weight(sample_weight, raw, shape, dtype=sample_weight.dtype)
     if reduction != "mean":
         normalizer = 1.0

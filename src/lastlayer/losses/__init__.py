@@ -22,15 +22,15 @@ from lastlayer.losses.expectation import (
     regularized_expectation,
 )
 from lastlayer.losses.focal import Focal, focal
-from lastlayer.losses.gaussian_nll import GaussianNll, gaussian_nll
+from lastlayer.losses.gaussian_nll import GaussianNLL, gaussian_nll
 from lastlayer.losses.hinge import CubedHinge, Hinge, SquaredHinge, cubed_hinge, hinge, squared_hinge
 from lastlayer.losses.huber import Huber, SmoothL1, huber, smooth_l1
-from lastlayer.losses.laplace_nll import LaplaceNll, laplace_nll
+from lastlayer.losses.laplace_nll import LaplaceNLL, laplace_nll
 from lastlayer.losses.log_cosh import LogCosh, log_cosh
 from lastlayer.losses.loss import Loss
-from lastlayer.losses.mixture_nll import MixtureNll, mixture_nll
+from lastlayer.losses.mixture_nll import MixtureNLL, mixture_nll
 from lastlayer.losses.one_hot_error import L1, L2, l1, l2
-from lastlayer.losses.poisson import PoissonNll, poisson_nll
+from lastlayer.losses.poisson import PoissonNLL, poisson_nll
 from lastlayer.losses.quantile import Quantile, quantile
 from lastlayer.losses.squared_error import SigmoidSquaredError, SquaredError, sigmoid_squared_error, squared_error
 from lastlayer.losses.squared_log import SquaredLog, squared_log
@@ -61,10 +61,10 @@ _MODULES: tuple[type[Loss], ...] = (
     SquaredLog,
     Tanimoto,
     CauchySchwarz,
-    PoissonNll,
-    GaussianNll,
-    LaplaceNll,
-    MixtureNll,
+    PoissonNLL,
+    GaussianNLL,
+    LaplaceNLL,
+    MixtureNLL,
 )
 
 
@@ -105,14 +105,14 @@ __all__ = [
     "CubedHinge",
     "Expectation",
     "Focal",
-    "GaussianNll",
+    "GaussianNLL",
     "Hinge",
     "Huber",
-    "LaplaceNll",
+    "LaplaceNLL",
     "LogCosh",
     "Loss",
-    "MixtureNll",
-    "PoissonNll",
+    "MixtureNLL",
+    "PoissonNLL",
     "Quantile",
     "RegularizedExpectation",
     "SigmoidSquaredError",

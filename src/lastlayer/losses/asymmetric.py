@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lastlayer.evaluation import Elementwise, evaluate, weighted_mean
 from lastlayer.facts import REAL, UNIT, Interval, LossFacts
-from lastlayer.losses.focal import hard_and_soft_example
+from lastlayer.losses.focal import hard_and_soft_example, power_of_probability
 from lastlayer.losses.loss import Loss
 from lastlayer.losses.optimal_constants import root_of_increasing
 from lastlayer.losses.options import NOT_NEGATIVE, check_option
@@ -59,15 +59,18 @@ class AsymmetricFormula(Elementwise):
         """Both from log p, log(1 − p) and the shifted probability."""
         log_p, log_q = F.logsigmoid(raw), F.logsigmoid(-raw)
         p, q = torch.sigmoid(raw), torch.sigmoid(-raw)
-        falling = torch.exp(self.gamma_positive * log_q) * (q - self.gamma_positive * p * log_p)
+        absent = 1.0 - target
+        easing = power_of_probability(q, log_q, self.gamma_positive)
+        falling = easing * (q - self.gamma_positive * p * log_p)
         if self.margin == 0.0:
-            rising = torch.exp(self.gamma_negative * log_p) * (p - self.gamma_negative * q * log_q)
+            focus = power_of_probability(p, log_p, self.gamma_negative)
+            missed, rising = -focus * log_q, focus * (p - self.gamma_negative * q * log_q)
         else:
             easy, shifted, log_rest = self._shift(p, q)
-            slope = 1.0 / (q + self.margin) - self.gamma_negative * log_rest / shifted
-            rising = torch.where(easy, 0.0, p * q * shifted**self.gamma_negative * slope)
-        value = target * self._positive(log_p, log_q) + (1.0 - target) * self._negative(raw, log_p, log_q)
-        return value, (1.0 - target) * rising - target * falling
+            focus = torch.where(easy, 0.0, shifted**self.gamma_negative)
+            missed = -focus * log_rest
+            rising = p * q * focus * (1.0 / (q + self.margin) - self.gamma_negative * log_rest / shifted)
+        return absent * missed - target * easing * log_p, absent * rising - target * falling
 
     def _positive(self, log_p: Tensor, log_q: Tensor) -> Tensor:
         return -torch.exp(self.gamma_positive * log_q) * log_p

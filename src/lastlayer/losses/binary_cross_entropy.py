@@ -48,6 +48,10 @@ class BinaryCrossEntropyFormula(Elementwise):
         example=_example,
     )
 
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        return self.weight, self.pos_weight
+
     def conform(self, raw: Tensor, target: Tensor) -> Tensor:
         target = super().conform(raw, target)
         for name, option in (("weight", self.weight), ("pos_weight", self.pos_weight)):
@@ -70,6 +74,23 @@ class BinaryCrossEntropyFormula(Elementwise):
         else:
             gradient = (1.0 - target) * torch.sigmoid(raw) - self.pos_weight * target * torch.sigmoid(-raw)
         return gradient if self.weight is None else self.weight * gradient
+
+    def value_and_gradient(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Both from one |s|: the value is |s|·(what of y lies on the wrong side) − log σ(|s|)."""
+        if self.pos_weight is not None or self.weight is not None:
+            return self.value(raw, target), self.gradient(raw, target)
+        size = raw.abs()
+        wrong = torch.where(raw > 0.0, 1.0 - target, target)
+        return size * wrong - F.logsigmoid(size), torch.sigmoid(raw) - target
+
+    def value_into(self, raw: Tensor, target: Tensor, gradient: Tensor) -> Tensor:
+        if self.pos_weight is not None or self.weight is not None:
+            return super().value_into(raw, target, gradient)
+        size = raw.abs()
+        value = torch.where(raw > 0.0, 1.0 - target, target).mul_(size)
+        torch.sigmoid(raw, out=gradient).sub_(target)
+        # log(1 + e^−|s|)
+        return value.add_(size.neg_().exp_().log1p_())
 
     def optimal_constant(self, target: Tensor, sample_weight: Tensor) -> Tensor:
         # Both means, not 1 − mean: a rounded mean may exceed 1, and its complement would have no logarithm.

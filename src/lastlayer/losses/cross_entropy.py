@@ -17,7 +17,6 @@ from lastlayer.losses.class_target import (
     log_class_frequencies,
     log_softmax,
     one_versus_rest_into,
-    softmax,
     writes_into,
 )
 from lastlayer.losses.loss import Loss
@@ -82,53 +81,75 @@ class CrossEntropyFormula(ClassFormula):
         return self._with_penalty(self._value(log_softmax(logits), target), logits, target)
 
     def gradient(self, raw: Tensor, target: Tensor) -> Tensor:
-        logits = self._capped(raw)
-        return self._through_cap(self._gradient_with_penalty(softmax(logits), logits, target), logits)
+        return self._closed_form(raw, target, None)[1]
 
     def value_and_gradient(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Both from one log-softmax."""
-        logits = self._capped(raw)
-        log_probability = log_softmax(logits)
-        value = self._with_penalty(self._value(log_probability, target), logits, target)
-        gradient = self._gradient_with_penalty(log_probability.exp(), logits, target)
-        return value, self._through_cap(gradient, logits)
+        """Both from one softmax."""
+        return self._closed_form(raw, target, None)
 
     def value_into(self, raw: Tensor, target: Tensor, gradient: Tensor) -> Tensor:
-        """In place, with one array of the size of raw beside it where an option asks for that."""
-        if self.soft_cap is None:
-            return self._uncapped_into(raw, target, gradient)
-        tanh = (raw / self.soft_cap).tanh_()
-        value = self._uncapped_into(torch.mul(tanh, self.soft_cap, out=gradient), target, gradient)
-        gradient.mul_(tanh.square_().neg_().add_(1.0))
+        value, result = self._closed_form(raw, target, gradient)
+        if result is not gradient:
+            gradient.copy_(result)
         return value
 
-    def _uncapped_into(self, raw: Tensor, target: Tensor, gradient: Tensor) -> Tensor:
-        several = target.is_floating_point() or self.label_smoothing
-        if several or not writes_into(raw, gradient):
-            return self._mixture_into(raw, target, gradient)
-        true, log_normalizer = one_versus_rest_into(raw, self._index(target).unsqueeze(-1), gradient)
-        counts = torch.ones_like(true.one) if self.weight is None else self.weight.to(raw.dtype)[true.index]
-        # On a CPU it costs nothing to look, and a pass over the gradient to multiply by ones.
-        ignoring = self.ignore_index is not None and (
-            raw.device.type != "cpu" or bool((target == self.ignore_index).any())
-        )
-        if ignoring:
-            counts = self._uncounted_to_zero(counts, target)
-        value, at_true, factor = -counts * true.log_one, -counts * true.rest, counts
-        if self.z_loss:
-            pull = self._uncounted_to_zero(2.0 * self.z_loss * log_normalizer, target)
-            value = value + 0.5 * pull * log_normalizer
-            at_true, factor = at_true + pull * true.one, factor + pull
-        if ignoring or self.z_loss or self.weight is not None:
-            gradient.mul_(factor)
-        gradient.scatter_(-1, true.index, at_true)
-        return value.squeeze(-1)
+    def specialized(self, target: Tensor) -> CrossEntropyFormula:
+        """Where nothing is ignored, nothing need be masked. On a CPU it costs nothing to look."""
+        if self.ignore_index is None or target.is_floating_point() or target.device.type != "cpu" or not target.numel():
+            return self
+        present = target.min() < 0 if self.ignore_index < 0 else (target == self.ignore_index).any()
+        return self if present else type(self)(self.weight, self.label_smoothing, None, self.z_loss, self.soft_cap)
 
-    def _mixture_into(self, raw: Tensor, target: Tensor, gradient: Tensor) -> Tensor:
-        """Where more than one class is wanted, class probabilities or smoothed indices; or there are few classes."""
+    def _closed_form(self, raw: Tensor, target: Tensor, place: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Value and gradient, which lies in the place given if it can; without autograd."""
+        if self.soft_cap is None:
+            return self._of_logits(raw, target, place)
+        tanh = (raw / self.soft_cap).tanh_()
+        value, gradient = self._of_logits(torch.mul(tanh, self.soft_cap, out=place), target, place)
+        return value, gradient.mul_(tanh.square_().neg_().add_(1.0))
+
+    def _of_logits(self, raw: Tensor, target: Tensor, place: Tensor | None) -> tuple[Tensor, Tensor]:
+        if not target.is_floating_point() and not self.label_smoothing:
+            into = torch.empty_like(raw) if place is None else place
+            if writes_into(raw, into):
+                return self._of_index(raw, target, into), into
+            if self.weight is None and not self.z_loss:
+                return self._of_few_classes(raw, target)
+        return self._of_mixture(raw, target, place)
+
+    def _of_index(self, raw: Tensor, target: Tensor, place: Tensor) -> Tensor:
+        """The true class against all others, in place: no 1 − p is a difference."""
+        true, log_normalizer = one_versus_rest_into(raw, self._index(target).unsqueeze(-1), place)
+        value, at_true, factor = -true.log_one, -true.rest, None
+        if self.weight is not None:
+            factor = self.weight.to(raw.dtype)[true.index]
+            value, at_true = factor * value, factor * at_true
+        if self.z_loss:
+            pull = 2.0 * self.z_loss * log_normalizer
+            value, at_true = value + 0.5 * pull * log_normalizer, at_true + pull * true.one
+            factor = pull + 1.0 if factor is None else factor + pull
+        if factor is not None:
+            place.mul_(factor)
+        place.scatter_(-1, true.index, at_true)
+        if self.ignore_index is not None:
+            place.masked_fill_((target == self.ignore_index).unsqueeze(-1), 0.0)
+        return self._uncounted_to_zero(value.squeeze(-1), target)
+
+    def _of_few_classes(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Plain class indices in the fewest operations: fixed costs are all that counts."""
+        index = self._index(target).unsqueeze(-1)
+        work = log_softmax(raw)
+        log_true = work.gather(-1, index)
+        work.exp_().scatter_(-1, index, log_true.expm1())
+        if self.ignore_index is not None:
+            work.masked_fill_((target == self.ignore_index).unsqueeze(-1), 0.0)
+        return self._uncounted_to_zero(log_true.squeeze(-1).neg(), target), work
+
+    def _of_mixture(self, raw: Tensor, target: Tensor, place: Tensor | None) -> tuple[Tensor, Tensor]:
+        """More than one class is wanted (class probabilities, smoothed indices), or there are few classes."""
+        in_place = place is not None and writes_into(raw, place)
         largest = raw.amax(-1, keepdim=True) if self.z_loss else None
-        in_place = writes_into(raw, gradient)
-        work = torch.log_softmax(raw, dim=-1, out=gradient) if in_place else log_softmax(raw)
+        work = torch.log_softmax(raw, dim=-1, out=place) if in_place else log_softmax(raw)
         value, pull = self._value(work, target), None
         if largest is not None:
             log_normalizer = largest - work.amax(-1, keepdim=True)
@@ -142,13 +163,11 @@ class CrossEntropyFormula(ClassFormula):
             work.mul_(factor if pull is None else factor + pull).sub_(wanted)
         else:
             self._turn_into_index_gradient(work, target, pull)
-        if not in_place:
-            gradient.copy_(work)
-        return value
+        return value, work
 
     def _turn_into_index_gradient(self, probability: Tensor, target: Tensor, pull: Tensor | None) -> None:
         index = self._index(target).unsqueeze(-1)
-        hard = torch.full_like(probability[..., :1], 1.0 - self.label_smoothing)
+        hard = probability.new_full(index.shape, 1.0 - self.label_smoothing)
         if self.weight is not None:
             hard = self.weight.to(hard.dtype)[index] * hard
         factor = hard if pull is None else hard + pull
@@ -157,32 +176,18 @@ class CrossEntropyFormula(ClassFormula):
             probability.mul_(factor + smoothing.sum()).sub_(smoothing)
         elif pull is not None or self.weight is not None:
             probability.mul_(factor)
-        probability.scatter_add_(-1, index, -hard)
+        probability.scatter_add_(-1, index, hard.neg_())
         if self.ignore_index is not None:
             probability.masked_fill_((target == self.ignore_index).unsqueeze(-1), 0.0)
 
     def _capped(self, raw: Tensor) -> Tensor:
         return raw if self.soft_cap is None else self.soft_cap * torch.tanh(raw / self.soft_cap)
 
-    def _through_cap(self, gradient: Tensor, logits: Tensor) -> Tensor:
-        """From the derivative with respect to the capped logits to the one with respect to the raw output."""
-        if self.soft_cap is None:
-            return gradient
-        tanh = logits / self.soft_cap
-        return gradient * (1.0 - tanh * tanh)
-
     def _with_penalty(self, value: Tensor, logits: Tensor, target: Tensor) -> Tensor:
         if not self.z_loss:
             return value
         penalty = self.z_loss * torch.logsumexp(logits, dim=-1) ** 2
         return value + (penalty if target.is_floating_point() else self._uncounted_to_zero(penalty, target))
-
-    def _gradient_with_penalty(self, probability: Tensor, logits: Tensor, target: Tensor) -> Tensor:
-        gradient = self._gradient(probability, target)
-        if not self.z_loss:
-            return gradient
-        pull = 2.0 * self.z_loss * torch.logsumexp(logits, dim=-1, keepdim=True)
-        return gradient + (pull if target.is_floating_point() else self._uncounted_to_zero(pull, target)) * probability
 
     def _value(self, log_probability: Tensor, target: Tensor) -> Tensor:
         if target.is_floating_point():
@@ -194,24 +199,6 @@ class CrossEntropyFormula(ClassFormula):
         if self.label_smoothing:
             value = (1.0 - self.label_smoothing) * value - (self._smoothing(log_probability) * log_probability).sum(-1)
         return self._uncounted_to_zero(value, target)
-
-    def _gradient(self, probability: Tensor, target: Tensor) -> Tensor:
-        if target.is_floating_point():
-            wanted = self._wanted(target)
-            return wanted.sum(-1, keepdim=True) * probability - wanted
-        index = self._index(target).unsqueeze(-1)
-        if self.weight is None and not self.label_smoothing:
-            # Not scatter(reduce="add"): it has no derivative of its own.
-            hit = probability.scatter_add(-1, index, probability.new_full(index.shape, -1.0))
-            return self._uncounted_to_zero(hit, target)
-        hard = torch.full_like(probability[..., :1], 1.0 - self.label_smoothing)
-        if self.weight is not None:
-            hard = self.weight.to(hard.dtype)[index] * hard
-        gradient = hard * probability
-        if self.label_smoothing:
-            smoothing = self._smoothing(probability)
-            gradient = (hard + smoothing.sum()) * probability - smoothing
-        return self._uncounted_to_zero(gradient.scatter_add(-1, index, -hard), target)
 
     def normalizing_weight(self, raw: Tensor, target: Tensor) -> Tensor | None:
         """An index counts its class's weight, an ignored one nothing; class probabilities count one."""

@@ -56,26 +56,22 @@ class FocalFormula(Elementwise):
             check_option(self.alpha, UNIT, what="focal: alpha")
 
     def value(self, raw: Tensor, target: Tensor) -> Tensor:
-        return self._value(F.logsigmoid(raw), F.logsigmoid(-raw), target)
-
-    def gradient(self, raw: Tensor, target: Tensor) -> Tensor:
-        return self._gradient(raw, F.logsigmoid(raw), F.logsigmoid(-raw), target)
-
-    def value_and_gradient(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Both from log p and log(1 − p)."""
         log_p, log_q = F.logsigmoid(raw), F.logsigmoid(-raw)
-        return self._value(log_p, log_q, target), self._gradient(raw, log_p, log_q, target)
-
-    def _value(self, log_p: Tensor, log_q: Tensor, target: Tensor) -> Tensor:
         positive, negative = self._shares(target, 1.0 - target)
         return -(positive * torch.exp(self.gamma * log_q) * log_p + negative * torch.exp(self.gamma * log_p) * log_q)
 
-    def _gradient(self, raw: Tensor, log_p: Tensor, log_q: Tensor, target: Tensor) -> Tensor:
-        positive, negative = self._shares(target, 1.0 - target)
+    def gradient(self, raw: Tensor, target: Tensor) -> Tensor:
+        return self.value_and_gradient(raw, target)[1]
+
+    def value_and_gradient(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Both from p and log p, and from 1 − p and its logarithm."""
+        log_p, log_q = F.logsigmoid(raw), F.logsigmoid(-raw)
         p, q = torch.sigmoid(raw), torch.sigmoid(-raw)
-        rising = negative * torch.exp(self.gamma * log_p) * (p - self.gamma * q * log_q)
-        falling = positive * torch.exp(self.gamma * log_q) * (q - self.gamma * p * log_p)
-        return rising - falling
+        positive, negative = self._shares(target, 1.0 - target)
+        falling = positive * power_of_probability(q, log_q, self.gamma)
+        rising = negative * power_of_probability(p, log_p, self.gamma)
+        value = -(falling * log_p + rising * log_q)
+        return value, rising * (p - self.gamma * q * log_q) - falling * (q - self.gamma * p * log_p)
 
     def _shares(self, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
         if self.alpha is None:
@@ -92,6 +88,13 @@ class FocalFormula(Elementwise):
         share = positive / (positive + negative)
         root = root_of_increasing(lambda logit: self.gradient(logit, share), -bound, bound)
         return torch.where(log_odds.isinf(), log_odds, root)
+
+
+def power_of_probability(probability: Tensor, logarithm: Tensor, exponent: float) -> Tensor | float:
+    """p to an exponent ≥ 0: by multiplication where that is exact and quick, else through log p."""
+    if exponent == 0.0:
+        return 1.0
+    return probability**exponent if exponent in (1.0, 2.0, 3.0, 4.0) else torch.exp(exponent * logarithm)
 
 
 def focal(

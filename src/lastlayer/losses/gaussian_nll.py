@@ -13,7 +13,7 @@ from lastlayer.losses.loss import Loss
 
 
 @dataclass(frozen=True)
-class GaussianNllFormula(LocationScaleFormula):
+class GaussianNLLFormula(LocationScaleFormula):
     """``z²/2 + log σ + ½ log 2π`` with ``z = (y − μ)/σ``."""
 
     minimum_scale: float = MINIMUM_SCALE
@@ -79,7 +79,7 @@ def gaussian_nll(
     distribution, ICNN (1994).
     """
     return evaluate(
-        GaussianNllFormula(minimum_scale),
+        GaussianNLLFormula(minimum_scale),
         raw,
         target,
         sample_weight=sample_weight,
@@ -88,14 +88,14 @@ def gaussian_nll(
     )
 
 
-class GaussianNll(Loss):
+class GaussianNLL(Loss):
     """Module form of :func:`gaussian_nll`."""
 
     def __init__(self, *, minimum_scale: float = MINIMUM_SCALE, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.minimum_scale = GaussianNllFormula(minimum_scale).minimum_scale
+        self.minimum_scale = GaussianNLLFormula(minimum_scale).minimum_scale
 
     @property
-    def formula(self) -> GaussianNllFormula:
+    def formula(self) -> GaussianNLLFormula:
         """The mathematics, with this module's options."""
-        return GaussianNllFormula(self.minimum_scale)
+        return GaussianNLLFormula(self.minimum_scale)

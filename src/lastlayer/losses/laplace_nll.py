@@ -13,7 +13,7 @@ from lastlayer.losses.loss import Loss
 
 
 @dataclass(frozen=True)
-class LaplaceNllFormula(LocationScaleFormula):
+class LaplaceNLLFormula(LocationScaleFormula):
     """``|z| + log σ + log 2`` with ``z = (y − μ)/σ``."""
 
     minimum_scale: float = MINIMUM_SCALE
@@ -79,7 +79,7 @@ def laplace_nll(
     Reference: SPEC A6, B14.
     """
     return evaluate(
-        LaplaceNllFormula(minimum_scale),
+        LaplaceNLLFormula(minimum_scale),
         raw,
         target,
         sample_weight=sample_weight,
@@ -88,14 +88,14 @@ def laplace_nll(
     )
 
 
-class LaplaceNll(Loss):
+class LaplaceNLL(Loss):
     """Module form of :func:`laplace_nll`."""
 
     def __init__(self, *, minimum_scale: float = MINIMUM_SCALE, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.minimum_scale = LaplaceNllFormula(minimum_scale).minimum_scale
+        self.minimum_scale = LaplaceNLLFormula(minimum_scale).minimum_scale
 
     @property
-    def formula(self) -> LaplaceNllFormula:
+    def formula(self) -> LaplaceNLLFormula:
         """The mathematics, with this module's options."""
-        return LaplaceNllFormula(self.minimum_scale)
+        return LaplaceNLLFormula(self.minimum_scale)

@@ -56,6 +56,17 @@ class LogCoshFormula(Elementwise):
     def gradient(self, raw: Tensor, target: Tensor) -> Tensor:
         return torch.tanh(raw - target)
 
+    def value_and_gradient(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Both from one e^(−2|d|) − 1: near zero ``log cosh d = −½ log(1 − tanh² d)``."""
+        error = raw - target
+        size = error.abs()
+        decay = torch.expm1(-2.0 * size)
+        slope = -decay / (2.0 + decay)
+        near = size < 1.0
+        logarithm = torch.log1p(torch.where(near, -slope * slope, 1.0 + decay))
+        value = torch.where(near, -0.5 * logarithm, size + logarithm - math.log(2.0))
+        return value, torch.where(error < 0.0, -slope, slope)
+
     def optimal_constant(self, target: Tensor, sample_weight: Tensor) -> Tensor:
         return best_between_targets(self, target, sample_weight)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
@@ -61,4 +62,9 @@ class Loss(nn.Module, ABC):
         )
 
     def extra_repr(self) -> str:
-        return f"reduction={self.reduction!r}"
+        """The options that are not as they are by default, and the reduction."""
+        formula = self.formula
+        fields = dataclasses.fields(formula) if dataclasses.is_dataclass(formula) else ()
+        options = ((field.name, getattr(formula, field.name), field.default) for field in fields)
+        shown = [f"{name}={value!r}" for name, value, default in options if value is not default and value != default]
+        return ", ".join([*shown, f"reduction={self.reduction!r}"])

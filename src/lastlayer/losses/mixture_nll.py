@@ -37,7 +37,7 @@ def _example(
 
 
 @dataclass(frozen=True)
-class MixtureNllFormula(Formula):
+class MixtureNLLFormula(Formula):
     """``−logsumexp_k(log π_k − h(z_k) − log σ_k)`` with ``z_k = (y − μ_k)/σ_k``."""
 
     components: int | None = None
@@ -182,7 +182,7 @@ def mixture_nll(
     Reference: SPEC A7, B14; C. M. Bishop, Mixture density networks, Aston University NCRG/94/004 (1994).
     """
     return evaluate(
-        MixtureNllFormula(components, family, minimum_scale),
+        MixtureNLLFormula(components, family, minimum_scale),
         raw,
         target,
         sample_weight=sample_weight,
@@ -191,7 +191,7 @@ def mixture_nll(
     )
 
 
-class MixtureNll(Loss):
+class MixtureNLL(Loss):
     """Module form of :func:`mixture_nll`."""
 
     def __init__(
@@ -203,10 +203,10 @@ class MixtureNll(Loss):
         reduction: str = "mean",
     ) -> None:
         super().__init__(reduction)
-        checked = MixtureNllFormula(components, family, minimum_scale)
+        checked = MixtureNLLFormula(components, family, minimum_scale)
         self.components, self.family, self.minimum_scale = checked.components, checked.family, checked.minimum_scale
 
     @property
-    def formula(self) -> MixtureNllFormula:
+    def formula(self) -> MixtureNLLFormula:
         """The mathematics, with this module's options."""
-        return MixtureNllFormula(self.components, self.family, self.minimum_scale)
+        return MixtureNLLFormula(self.components, self.family, self.minimum_scale)

@@ -26,7 +26,7 @@ def _example(
 
 
 @dataclass(frozen=True)
-class PoissonNllFormula(Elementwise):
+class PoissonNLLFormula(Elementwise):
     """``e^s − y s``, and ``log y!`` where the likelihood is wanted in full."""
 
     full: bool = True
@@ -105,7 +105,7 @@ def poisson_nll(
     Reference: J. A. Nelder, R. W. M. Wedderburn, Generalized linear models, J. Royal Statistical Society A 135 (1972).
     """
     return evaluate(
-        PoissonNllFormula(full),
+        PoissonNLLFormula(full),
         raw,
         target,
         sample_weight=sample_weight,
@@ -114,7 +114,7 @@ def poisson_nll(
     )
 
 
-class PoissonNll(Loss):
+class PoissonNLL(Loss):
     """Module form of :func:`poisson_nll`."""
 
     def __init__(self, *, full: bool = True, reduction: str = "mean") -> None:
@@ -122,6 +122,6 @@ class PoissonNll(Loss):
         self.full = full
 
     @property
-    def formula(self) -> PoissonNllFormula:
+    def formula(self) -> PoissonNLLFormula:
         """The mathematics, with this module's options."""
-        return PoissonNllFormula(self.full)
+        return PoissonNLLFormula(self.full)

@@ -58,7 +58,7 @@ class SquaredErrorFormula(Elementwise):
     def value_and_gradient(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         error = raw - target
         square = error * error
-        return (0.5 * square, error) if self.halved else (square, 2.0 * error)
+        return (0.5 * square, error) if self.halved else (square, error + error)
 
     def optimal_constant(self, target: Tensor, sample_weight: Tensor) -> Tensor:
         return weighted_mean(target, sample_weight)

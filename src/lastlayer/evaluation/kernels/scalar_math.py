@@ -1,8 +1,8 @@
 """Elementary functions of one float32, without branches, calls or tables: a loop over them becomes vector code.
 
-Each is within two and a half units in the last place, as PyTorch's sigmoid is; most are within two. The polynomials are least-squares fits with
-iterated weights (close to minimax) to the functions on the reduced interval, in double precision; their largest
-relative error is below 6e-9, a tenth of float32's rounding.
+Each is within two and a half units in the last place, as PyTorch's sigmoid is; most are within two. The polynomials
+are least-squares fits with iterated weights (close to minimax) to the functions on the reduced interval, in double
+precision; their largest relative error is below 6e-9, a tenth of float32's rounding.
 """
 
 from __future__ import annotations
