@@ -105,7 +105,8 @@ def _blocks(
         raw, target = raw.view(-1), target.view(-1)
         weight, gradient, values = (None if one is None else one.view(-1) for one in (weight, gradient, values))
     batch = raw.dim() - whole
-    for index in _slices(raw.shape[:batch], raw.shape[batch:].numel()):
+    size = 4 * BLOCK if sweep.formula.works_in_place and gradient is not None else BLOCK
+    for index in _slices(raw.shape[:batch], raw.shape[batch:].numel(), size):
         one, two, three = (None if one is None else one[index] for one in (weight, gradient, values))
         yield raw[index], target[index], one, two, three
 
@@ -115,17 +116,17 @@ def _whole_axes(formula: Formula) -> int:
     return max([formula.event_dims, *(tensor.dim() for tensor in formula.tensors if tensor is not None)])
 
 
-def _slices(batch: torch.Size, event: int) -> Iterator[tuple[int | slice, ...]]:
-    """Indices that cut the batch axes into pieces of about ``BLOCK`` numbers, along one axis, leading ones in turn."""
+def _slices(batch: torch.Size, event: int, size: int) -> Iterator[tuple[int | slice, ...]]:
+    """Indices that cut the batch axes into pieces of about ``size`` numbers, along one axis, leading ones in turn."""
     if not batch:
         yield ()
         return
     row = math.prod(batch[1:]) * event
-    if row > BLOCK and len(batch) > 1:
+    if row > size and len(batch) > 1:
         for position in range(batch[0]):
-            for rest in _slices(batch[1:], event):
+            for rest in _slices(batch[1:], event, size):
                 yield (position, *rest)
         return
-    step = max(1, BLOCK // row)
+    step = max(1, size // row)
     for start in range(0, batch[0], step):
         yield (slice(start, start + step),)

@@ -29,6 +29,8 @@ class Formula(ABC):
 
     facts: ClassVar[LossFacts]
     event_dims: ClassVar[int] = 0
+    #: Whether ``value_into`` works in the place it is given, so that larger blocks still fit into cache.
+    works_in_place: ClassVar[bool] = False
 
     def specialized(self, target: Tensor) -> Formula:
         """This formula without what this target does not need. May look at the target where that is cheap."""

@@ -15,6 +15,8 @@ from lastlayer.evaluation import Formula, weighted_mean
 
 #: From how many classes on PyTorch's softmax over the last axis is the quicker one.
 _LONG_AXIS = 16
+#: Below this a float32 probability is about to lose digits to underflow.
+_SMALLEST_PRECISE = 1e-30
 
 
 def class_example(
@@ -152,27 +154,37 @@ def one_versus_rest(raw: Tensor, index: Tensor, probability: Tensor | None = Non
     )
 
 
-def one_versus_rest_into(raw: Tensor, index: Tensor, place: Tensor) -> tuple[OneVersusRest, Tensor]:
-    """The same without autograd and in as few passes as there are; and logsumexp(s), shape (..., 1).
+def one_versus_rest_into(raw: Tensor, index: Tensor, place: Tensor) -> tuple[OneVersusRest, Callable[[], Tensor]]:
+    """The same without autograd, in as few passes as there are, and what gives logsumexp(s), shape (..., 1).
 
-    ``others`` is the place, which may be ``raw`` itself; :func:`writes_into` says whether it can be used.
+    ``place`` receives ``others`` and may be ``raw`` itself; :func:`writes_into` says whether it can be used.
     """
-    largest = raw.amax(-1, keepdim=True)
-    below = raw.gather(-1, index) - largest
+    score = raw.gather(-1, index)
+    # Where p_y underflows its logarithm comes from the scores, which are gone if the place lies over them.
+    kept = raw.device.type == "cpu" and raw.data_ptr() != place.data_ptr()
+    largest = None if kept else raw.amax(-1, keepdim=True)
     torch.softmax(raw, dim=-1, out=place)
-    log_largest = place.amax(-1, keepdim=True).log()
+    log_normalizer = None if largest is None else largest - place.amax(-1, keepdim=True).log()
     one = place.gather(-1, index)
     place.scatter_(-1, index, 0.0)
+
+    def plain_log() -> Tensor:
+        if log_normalizer is not None:
+            return score - log_normalizer
+        if one.amin() > _SMALLEST_PRECISE:
+            return one.log()
+        return score - torch.logsumexp(raw, dim=-1, keepdim=True)
+
     true = OneVersusRest(
         index,
         one,
         place,
         place.sum(-1, keepdim=True),
-        lambda: below + log_largest,
+        plain_log,
         # No memory for the squares. Not for autograd: the second derivative of a norm at 0 is NaN.
         lambda: torch.linalg.vector_norm(place, dim=-1, keepdim=True) ** 2,
     )
-    return true, largest - log_largest
+    return true, lambda: score - true.log_one if log_normalizer is None else log_normalizer
 
 
 def writes_into(raw: Tensor, place: Tensor) -> bool:
@@ -212,6 +224,7 @@ class ClassFormula(Formula):
     """A loss of class scores against class indices or class probabilities."""
 
     event_dims = 1
+    works_in_place = True
 
     def conform(self, raw: Tensor, target: Tensor) -> Tensor:
         return class_target(raw, target, loss=self.facts.name)

@@ -125,8 +125,9 @@ class CrossEntropyFormula(ClassFormula):
             factor = self.weight.to(raw.dtype)[true.index]
             value, at_true = factor * value, factor * at_true
         if self.z_loss:
-            pull = 2.0 * self.z_loss * log_normalizer
-            value, at_true = value + 0.5 * pull * log_normalizer, at_true + pull * true.one
+            level = log_normalizer()
+            pull = 2.0 * self.z_loss * level
+            value, at_true = value + 0.5 * pull * level, at_true + pull * true.one
             factor = pull + 1.0 if factor is None else factor + pull
         if factor is not None:
             place.mul_(factor)
