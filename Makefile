@@ -40,7 +40,9 @@ format: venv
 # make bench: speed and quality beside other libraries, on the tables in DATA.   DATA=folder
 DATA ?= ../shared/data
 bench: venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench,kernels]'
+	$(BIN)/python benchmarks/losses.py --out benchmarks/results/losses.md
+	$(BIN)/python benchmarks/fused_linear.py --out benchmarks/results/fused_linear.md
 	$(BIN)/python benchmarks/training.py --out benchmarks/results/training.md
 	$(BIN)/python benchmarks/tables.py --data $(DATA) --out benchmarks/results/tables.md
 	$(BIN)/python benchmarks/recipe.py --data $(DATA) --out benchmarks/results/recipe.md

@@ -13,6 +13,7 @@ autograd, marked *. Every dtype is measured a second time with PyTorch's own all
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import os
@@ -97,18 +98,26 @@ def candidates(loss: Loss, raw: Tensor, target: Tensor, *, quick: bool) -> dict[
 
 def peak(run: Callable[[], object], raw: Tensor) -> float:
     """The most memory at once beyond what was there, over the bytes of the raw output."""
+    return peak_bytes(run) / (raw.numel() * raw.element_size())
+
+
+def peak_bytes(run: Callable[[], object]) -> float:
+    """The most memory at once beyond what was there before, on the device or of the process."""
     run()
     gc.collect()
-    size = raw.numel() * raw.element_size()
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()
-        return (torch.cuda.max_memory_allocated() - before) / size
+        return torch.cuda.max_memory_allocated() - before
+    if not sys.platform.startswith("linux"):
+        return float("nan")
+    # What the C library keeps for later use is given back, or it would be counted as there before.
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")
     run()
-    return (_status("VmHWM") - before) / size
+    return _status("VmHWM") - before
 
 
 def _status(field: str) -> int:
@@ -183,12 +192,19 @@ def table(found: list[dict[str, Any]]) -> list[str]:
             cells.append(f"{row[key]:.2f}{mark}" if key in row else "–")
         lines.append(f"| {row['name']} | {row['path']} | {' | '.join(cells)} |")
     medians = [statistics.median(row[key] for row in found if key in row) for key in ("reused", "fresh", "blockwise")]
-    lines += ["", "Median of the catalog: " + ", ".join(
-        f"{columns[key]} {value:.2f}" for key, value in zip(("reused", "fresh", "blockwise"), medians, strict=True)
-    ) + "."]
+    lines += [
+        "",
+        "Median of the catalog: "
+        + ", ".join(
+            f"{columns[key]} {value:.2f}" for key, value in zip(("reused", "fresh", "blockwise"), medians, strict=True)
+        )
+        + ".",
+    ]
     slower = [
         f"{row['name']} ({kind})"
-        for row in found for kind in ("torch", "compiled") if kind in row and row[kind] < row["fresh"]
+        for row in found
+        for kind in ("torch", "compiled")
+        if kind in row and row[kind] < row["fresh"]
     ]
     lines += ["", "Slower than PyTorch, both with a fresh gradient: " + (", ".join(slower) if slower else "none") + "."]
     return lines

@@ -240,3 +240,41 @@ def test_one_thread_is_given_back_also_when_nested() -> None:
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
+
+
+def test_the_gradient_of_the_mean_loss_is_the_mean_of_the_samples_gradients() -> None:
+    """SPEC D7, over the weights of a whole network."""
+    torch.manual_seed(0)
+    network, head, rows = Odd(3).double(), Categorical(classes=3), classes(16)
+    features = rows.features.double()
+    network.zero_grad()
+    head.loss(network(features), rows.target).backward()
+    of_the_mean = [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
+    network.zero_grad()
+    for row in range(16):
+        head.loss(network(features[row : row + 1]), rows.target[row : row + 1]).backward()
+    for expected, parameter in zip(of_the_mean, network.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad / 16, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_a_network_that_normalizes_its_batches_trains_and_predicts_row_by_row() -> None:
+    """SPEC D6: the z-score within each batch while it trains, and never another row's business afterwards."""
+    torch.manual_seed(0)
+    normalize = nn.BatchNorm1d(4, affine=False)
+    network = nn.Sequential(normalize, nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
+    rows = classes(512)
+    rows.features.mul_(100.0).add_(1000.0)
+    seen: list[Tensor] = []
+    normalize.register_forward_hook(lambda module, given, out: seen.append(out.detach()) if module.training else None)
+    history = train(
+        network, Categorical(classes=2), rows, None, plan(512, max_epochs=20),
+        generator=torch.Generator().manual_seed(0), headline=no_figure,
+    )  # fmt: skip
+    for batch in seen:
+        torch.testing.assert_close(batch.mean(0), torch.zeros(4), rtol=0, atol=1e-4)
+        torch.testing.assert_close(batch.std(0, correction=0), torch.ones(4), rtol=1e-4, atol=0)
+    assert history.epochs[-1].training_loss < 0.3
+    together = forward(network, rows.features)
+    alone = torch.cat([forward(network, rows.features[row : row + 1]) for row in range(8)])
+    torch.testing.assert_close(alone, together[:8], rtol=1e-5, atol=1e-5)
+    assert ((together[:, 1] > together[:, 0]).long() == rows.target).float().mean() > 0.9
