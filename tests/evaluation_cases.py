@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -115,6 +116,7 @@ def class_cases(loss: Loss, dtype: torch.dtype) -> Iterator[Case]:
     if loss.facts.link == "softmax":
         offset = torch.where(torch.arange(41).unsqueeze(-1) % 2 == 0, 1e4, -1e4)
         yield Case("a common offset", (raw + offset).to(dtype), target)
+        yield Case("a common offset and far apart", (20 * raw + offset).to(dtype), target)
         # The true class ahead of 36 others so far that its probability is 1 − 1e-7, and a little less far.
         ahead = torch.tensor([16.1, 12.0, 8.0], dtype=torch.float64) + math.log(36)
         certain = torch.zeros(3, 37, dtype=torch.float64).scatter(-1, torch.tensor([[0], [20], [36]]), ahead[:, None])
@@ -148,16 +150,16 @@ def extreme_cases(loss: Loss, dtype: torch.dtype) -> Iterator[Case]:
     yield Case("extremes", (scores * sign).to(dtype), target)
 
 
-def by_path(path: str, loss: Loss, case: Case, **options: Any) -> tuple[Tensor, Tensor]:
-    """The reduced loss and its gradient, one way."""
+def by_path(path: str | None, loss: Loss, case: Case, **options: Any) -> tuple[Tensor, Tensor]:
+    """The reduced loss and its gradient, one way; ``None``: the one that the library chooses."""
     raw = case.raw.detach().requires_grad_()
-    with evaluate_with(path=path):
+    with nullcontext() if path is None else evaluate_with(path=path):
         value = evaluate(loss.formula, raw, case.target, **case.options, **options)
     upstream = torch.ones_like(value)
     return value.detach(), torch.autograd.grad(value, raw, upstream)[0]
 
 
-def check_path(path: str, loss: Loss, case: Case, **options: Any) -> None:
+def check_path(path: str | None, loss: Loss, case: Case, **options: Any) -> None:
     """Value and gradient of one way keep the bound: twice the plain error in this dtype, and the slack."""
     found, plain = by_path(path, loss, case, **options), by_path("plain", loss, case, **options)
     check_error(loss, case, found, plain, **options)

@@ -28,6 +28,10 @@ class DomainError(InputError):
     """A target or raw output outside the domain of its loss or head."""
 
 
+class ClassIndexError(LastLayerError, IndexError):
+    """A class index that names no class."""
+
+
 class KindError(LastLayerError, TypeError):
     """An argument of the wrong kind: a dtype, a class, a container."""
 
@@ -76,6 +80,20 @@ def check_floating(tensor: Tensor, *, what: str) -> None:
     """
     if not tensor.is_floating_point():
         raise KindError(f"{what} must be floating point, and is {tensor.dtype}. Fix: pass {what}.float().")
+
+
+def check_index(index: Tensor, classes: int) -> None:
+    """Every class index names a class. Reads the indices: for where a wrong one would read foreign memory.
+
+    Raises:
+        ClassIndexError: naming the first that does not. It is an IndexError, as PyTorch raises.
+    """
+    if not index.numel() or (int(index.min()) >= 0 and int(index.max()) < classes):
+        return
+    outside = (index < 0) | (index >= classes)
+    raise ClassIndexError(
+        f"class index {int(index[outside][0])} among targets of {classes} classes; expected 0 to {classes - 1}."
+    )
 
 
 def check_choice(value: object, choices: tuple[str, ...], *, what: str) -> None:

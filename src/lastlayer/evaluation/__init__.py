@@ -9,14 +9,17 @@ from lastlayer.evaluation.evaluate import evaluate, gradient_of_values, mean_and
 from lastlayer.evaluation.formula import Elementwise, Formula, Scaled, Summed, weighted_mean
 from lastlayer.evaluation.fused_linear import fused_linear
 from lastlayer.evaluation.paths import PATHS, Choice, choose_path, evaluate_with
+from lastlayer.evaluation.true_class import OfIndex, TrueClass
 
 __all__ = [
     "PATHS",
     "Choice",
     "Elementwise",
     "Formula",
+    "OfIndex",
     "Scaled",
     "Summed",
+    "TrueClass",
     "choose_path",
     "evaluate",
     "evaluate_with",

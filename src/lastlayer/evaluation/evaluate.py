@@ -96,14 +96,13 @@ def gradient_of_values(formula: Formula, raw: Tensor, target: Tensor) -> Tensor:
     In closed form; where it may itself be differentiated, through the readable value.
     """
     check_floating(raw, what="raw")
-    if why_plain(formula, raw, target) or (torch.is_grad_enabled() and raw.requires_grad):
-        with torch.enable_grad():
-            source = raw if raw.requires_grad else raw.detach().requires_grad_()
-            values = _plain(formula, source, target, None, "none", None)
-            (gradient,) = torch.autograd.grad(values.sum(), source, create_graph=True)
-            return gradient if raw.requires_grad else gradient.detach()
     computed = raw.to(computed_dtype(raw))
-    return rounded(formula.gradient(computed, formula.conform(computed, target)), raw.dtype)
+    if why_plain(formula, raw, target) or (torch.is_grad_enabled() and raw.requires_grad):
+        # Differentiable once more, under whatever transform there is, also with respect to what the function holds.
+        gradient = torch.func.grad(lambda source: _plain(formula, source, target, None, "sum", None))(computed)
+    else:
+        gradient = formula.gradient(computed, formula.conform(computed, target))
+    return rounded(gradient, raw.dtype)
 
 
 def _plain(
@@ -247,7 +246,10 @@ def times(gradient: Tensor, upstream: Tensor) -> Tensor:
 
 def versions(sweep: Sweep) -> list[int]:
     """How often each operand has been written so far."""
-    operands = (sweep.target, sweep.weight, *sweep.formula.tensors)
+    return _versions(sweep.target, sweep.weight, *sweep.formula.tensors)
+
+
+def _versions(*operands: Tensor | None) -> list[int]:
     return [tensor._version for tensor in operands if tensor is not None and not tensor.is_inference()]
 
 
@@ -257,7 +259,11 @@ def check_unchanged(sweep: Sweep, before: list[int]) -> None:
     Raises:
         InputError: if one was written in between.
     """
-    if versions(sweep) != before:
+    _check_same(versions(sweep), before)
+
+
+def _check_same(now: list[int], before: list[int]) -> None:
+    if now != before:
         raise InputError(
             "target, sample_weight or a weight of the loss was modified in place between the loss and its backward "
             "pass, which reads it again. Fix: take backward first, or modify a copy."
@@ -289,7 +295,7 @@ class _Small(torch.autograd.Function):
         else:
             total = counts.sum()
             loss, gradient = quotient(values.sum(), total), gradient * reciprocal(total)
-        ctx.formula, ctx.target = formula, target
+        ctx.formula, ctx.target, ctx.versions = formula, target, _versions(target)
         ctx.save_for_backward(raw, gradient)
         return loss
 
@@ -297,15 +303,11 @@ class _Small(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         raw, gradient = ctx.saved_tensors
         if torch.is_grad_enabled():
+            _check_same(_versions(ctx.target), ctx.versions)
             with torch.enable_grad():
                 loss = _plain(ctx.formula, raw, ctx.target, None, "mean", None)
                 return *torch.autograd.grad(loss, raw, upstream, create_graph=True), None, None
-        return gradient if _is_one(upstream) else gradient * upstream, None, None
-
-
-def _is_one(upstream: Tensor) -> bool:
-    """Almost always; on a CPU it costs nothing to look, and saves a pass over the gradient."""
-    return upstream.device.type == "cpu" and upstream.item() == 1.0
+        return times(gradient, upstream), None, None
 
 
 def _differentiable_gradient(ctx: Any, raw: Tensor | None, upstream: Tensor) -> Tensor:

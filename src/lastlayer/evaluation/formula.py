@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lastlayer.checks import check_same_shape
+from lastlayer.evaluation.true_class import OfIndex, TrueClass
 from lastlayer.facts import LossFacts
 
 
@@ -31,6 +32,19 @@ class Formula(ABC):
     event_dims: ClassVar[int] = 0
     #: Whether ``value_into`` works in the place it is given, so that larger blocks still fit into cache.
     works_in_place: ClassVar[bool] = False
+
+    @property
+    def sees_true_class(self) -> bool:
+        """Whether, for class indices, ``of_index`` gives value and gradient from a few numbers of the true class."""
+        return False
+
+    def of_index(self, true: TrueClass, target: Tensor) -> OfIndex:
+        """Value and gradient for class indices, where ``sees_true_class``; ``target`` as it was given."""
+        raise NotImplementedError(type(self).__name__)
+
+    def harmless_index(self, target: Tensor) -> Tensor:
+        """Class indices, each naming a class also where the sample counts nothing."""
+        return target
 
     def specialized(self, target: Tensor) -> Formula:
         """This formula without what this target does not need. May look at the target where that is cheap."""

@@ -153,26 +153,27 @@ def choose_path(formula: Formula, raw: Tensor, *others: Tensor | float | None, r
     reason = why_plain(formula, raw, *others)
     if reason:
         return Choice("plain", reason)
+    target = others[0] if others and isinstance(others[0], Tensor) else None
     wish = _WISH.get(_NOTHING).path
     if wish is not None:
-        obstacle = _obstacle(wish, formula, raw, reduction)
+        obstacle = _obstacle(wish, formula, raw, target, reduction)
         if obstacle:
             raise InputError(f"the path {wish!r} was asked for and cannot serve: {obstacle}.")
         return Choice(wish, "asked for")
     if raw.is_cuda:
-        obstacle = _obstacle("compiled", formula, raw, reduction)
+        obstacle = _obstacle("compiled", formula, raw, target, reduction)
         if raw.numel() < _COMPILED_FROM:
             obstacle = f"fewer than {_COMPILED_FROM} numbers do not repay compiling"
         return Choice("blockwise", obstacle) if obstacle else Choice("compiled", "one fused loop on the GPU")
     if raw.numel() < _KERNEL_FROM:
         return Choice("blockwise", "value and closed-form gradient in one sweep")
-    obstacle = _obstacle("kernel", formula, raw, reduction)
+    obstacle = _obstacle("kernel", formula, raw, target, reduction) or kernels.not_quicker(formula, raw)
     if obstacle:
         return Choice("blockwise", f"value and closed-form gradient, block by block in cache; no kernel: {obstacle}")
     return Choice("kernel", "value and closed-form gradient in one compiled loop")
 
 
-def _obstacle(path: str, formula: Formula, raw: Tensor, reduction: str) -> str:
+def _obstacle(path: str, formula: Formula, raw: Tensor, target: Tensor | None, reduction: str) -> str:
     """Why the path cannot serve; empty if it can."""
     if path == "kernel":
         if reduction == "none":
@@ -180,7 +181,7 @@ def _obstacle(path: str, formula: Formula, raw: Tensor, reduction: str) -> str:
         buffer = _WISH.get(_NOTHING).gradient_buffer
         if buffer is not None and not buffer.is_contiguous():
             return "gradient_buffer is not contiguous"
-        return kernels.obstacle(formula, raw)
+        return kernels.obstacle(formula, raw, target)
     if path == "compiled" and raw.is_cuda and not _installed("triton"):
         return "torch.compile needs Triton for this GPU"
     return ""

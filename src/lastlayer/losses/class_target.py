@@ -5,13 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lastlayer.checks import KindError, ShapeError, shape_text
-from lastlayer.evaluation import Formula, weighted_mean
+from lastlayer.evaluation import Formula, OfIndex, weighted_mean
 
 #: From how many classes on PyTorch's softmax over the last axis is the quicker one.
 _LONG_AXIS = 16
@@ -118,6 +117,7 @@ class OneVersusRest:
         rest: 1 − p_y as the sum of the others, accurate where p_y rounds to 1.
         plain_log: gives log p_y as a log-softmax has it: to the last place of 1, not of log p_y.
         sum_of_squares: gives Σ p_j² over the others.
+        level: gives logsumexp(s).
     """
 
     index: Tensor
@@ -126,6 +126,12 @@ class OneVersusRest:
     rest: Tensor
     plain_log: Callable[[], Tensor]
     sum_of_squares: Callable[[], Tensor]
+    level: Callable[[], Tensor]
+
+    @property
+    def log_normalizer(self) -> Tensor:
+        """logsumexp(s)."""
+        return self.level()
 
     @property
     def squares(self) -> Tensor:
@@ -151,11 +157,12 @@ def one_versus_rest(raw: Tensor, index: Tensor, probability: Tensor | None = Non
         others.sum(-1, keepdim=True),
         lambda: log_softmax(raw).gather(-1, index),
         lambda: (others * others).sum(-1, keepdim=True),
+        lambda: torch.logsumexp(raw, dim=-1, keepdim=True),
     )
 
 
-def one_versus_rest_into(raw: Tensor, index: Tensor, place: Tensor) -> tuple[OneVersusRest, Callable[[], Tensor]]:
-    """The same without autograd, in as few passes as there are, and what gives logsumexp(s), shape (..., 1).
+def one_versus_rest_into(raw: Tensor, index: Tensor, place: Tensor) -> OneVersusRest:
+    """The same without autograd, in as few passes as there are.
 
     ``place`` receives ``others`` and may be ``raw`` itself; :func:`writes_into` says whether it can be used.
     """
@@ -175,7 +182,7 @@ def one_versus_rest_into(raw: Tensor, index: Tensor, place: Tensor) -> tuple[One
             return one.log()
         return score - torch.logsumexp(raw, dim=-1, keepdim=True)
 
-    true = OneVersusRest(
+    return OneVersusRest(
         index,
         one,
         place,
@@ -183,8 +190,8 @@ def one_versus_rest_into(raw: Tensor, index: Tensor, place: Tensor) -> tuple[One
         plain_log,
         # No memory for the squares. Not for autograd: the second derivative of a norm at 0 is NaN.
         lambda: torch.linalg.vector_norm(place, dim=-1, keepdim=True) ** 2,
+        lambda: score - plain_log() if log_normalizer is None else log_normalizer,
     )
-    return true, lambda: score - true.log_one if log_normalizer is None else log_normalizer
 
 
 def writes_into(raw: Tensor, place: Tensor) -> bool:
@@ -240,27 +247,15 @@ class ClassFormula(Formula):
         return log_class_frequencies(target, sample_weight, loss=self.facts.name)
 
 
-class OfIndex(NamedTuple):
-    """A loss and its gradient for class indices: ``p_j (linear + quadratic p_j)`` at every class j but the true one.
-
-    All have shape (..., 1).
-    """
-
-    value: Tensor
-    at_true: Tensor
-    linear: Tensor
-    quadratic: float | Tensor | None = None
-
-
 class SoftmaxFormula(ClassFormula):
     """A loss of softmax probabilities.
 
     For a class index the true class's probability and sums over the others are enough: no one-hot row is built.
     """
 
-    @abstractmethod
-    def of_index(self, true: OneVersusRest) -> OfIndex:
-        """The loss and the factors of its gradient, for class indices."""
+    @property
+    def sees_true_class(self) -> bool:
+        return True
 
     @abstractmethod
     def of_probabilities(self, softmax: Softmax, target: Tensor) -> Tensor:
@@ -273,16 +268,15 @@ class SoftmaxFormula(ClassFormula):
     def value(self, raw: Tensor, target: Tensor) -> Tensor:
         if target.is_floating_point():
             return self.of_probabilities(Softmax(raw), target)
-        return self.of_index(one_versus_rest(raw, target.unsqueeze(-1))).value.squeeze(-1)
+        return self.of_index(one_versus_rest(raw, target.unsqueeze(-1)), target).value.squeeze(-1)
 
     def value_and_gradient(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         if target.is_floating_point():
             softmax = Softmax(raw)
             return self.of_probabilities(softmax, target), softmax.pull_back(self.slope(softmax, target))
         true = one_versus_rest(raw, target.unsqueeze(-1))
-        value, at_true, linear, quadratic = self.of_index(true)
-        factor = linear if quadratic is None else linear + quadratic * true.others
-        return value.squeeze(-1), (factor * true.others).scatter(-1, true.index, at_true)
+        result = self.of_index(true, target)
+        return result.value.squeeze(-1), write_others(true.others, result).scatter_(-1, true.index, result.at_true)
 
     def value_into(self, raw: Tensor, target: Tensor, gradient: Tensor) -> Tensor:
         """Class indices in place; class probabilities as the readable formula has them."""
@@ -290,10 +284,17 @@ class SoftmaxFormula(ClassFormula):
             return super().value_into(raw, target, gradient)
         index = target.unsqueeze(-1)
         in_place = writes_into(raw, gradient)
-        true = one_versus_rest_into(raw, index, gradient)[0] if in_place else one_versus_rest(raw, index)
-        value, at_true, linear, quadratic = self.of_index(true)
-        others = true.others
-        others.mul_(linear if quadratic is None else (quadratic * others).add_(linear)).scatter_(-1, index, at_true)
+        true = one_versus_rest_into(raw, index, gradient) if in_place else one_versus_rest(raw, index)
+        result = self.of_index(true, target)
+        others = write_others(true.others, result).scatter_(-1, index, result.at_true)
         if not in_place:
             gradient.copy_(others)
-        return value.squeeze(-1)
+        return result.value.squeeze(-1)
+
+
+def write_others(others: Tensor, result: OfIndex) -> Tensor:
+    """The gradient of every class but the true one, over its probabilities."""
+    if result.quadratic is not None:
+        factor = result.quadratic * others
+        return others.mul_(factor.add_(1.0 if result.linear is None else result.linear))
+    return others if result.linear is None else others.mul_(result.linear)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lastlayer.checks import DomainError, ShapeError, shape_text
-from lastlayer.evaluation import evaluate
+from lastlayer.evaluation import OfIndex, TrueClass, evaluate
 from lastlayer.facts import REAL, LossFacts
 from lastlayer.losses.class_target import (
     ClassFormula,
@@ -17,6 +17,7 @@ from lastlayer.losses.class_target import (
     log_class_frequencies,
     log_softmax,
     one_versus_rest_into,
+    write_others,
     writes_into,
 )
 from lastlayer.losses.loss import Loss
@@ -112,29 +113,35 @@ class CrossEntropyFormula(ClassFormula):
         if not target.is_floating_point() and not self.label_smoothing:
             into = torch.empty_like(raw) if place is None else place
             if writes_into(raw, into):
-                return self._of_index(raw, target, into), into
+                true = one_versus_rest_into(raw, self._index(target).unsqueeze(-1), into)
+                result = self.of_index(true, target)
+                return result.value.squeeze(-1), write_others(into, result).scatter_(-1, true.index, result.at_true)
             if self.weight is None and not self.z_loss:
                 return self._of_few_classes(raw, target)
         return self._of_mixture(raw, target, place)
 
-    def _of_index(self, raw: Tensor, target: Tensor, place: Tensor) -> Tensor:
-        """The true class against all others, in place: no 1 − p is a difference."""
-        true, log_normalizer = one_versus_rest_into(raw, self._index(target).unsqueeze(-1), place)
-        value, at_true, factor = -true.log_one, -true.rest, None
+    @property
+    def sees_true_class(self) -> bool:
+        """With class indices, unless smoothing or a cap makes more of the scores count."""
+        return not self.label_smoothing and self.soft_cap is None
+
+    def of_index(self, true: TrueClass, target: Tensor) -> OfIndex:
+        value, at_true, linear = -true.log_one, -true.rest, None
         if self.weight is not None:
-            factor = self.weight.to(raw.dtype)[true.index]
-            value, at_true = factor * value, factor * at_true
+            linear = self.weight.to(value.dtype)[true.index]
+            value, at_true = linear * value, linear * at_true
         if self.z_loss:
-            level = log_normalizer()
-            pull = 2.0 * self.z_loss * level
-            value, at_true = value + 0.5 * pull * level, at_true + pull * true.one
-            factor = pull + 1.0 if factor is None else factor + pull
-        if factor is not None:
-            place.mul_(factor)
-        place.scatter_(-1, true.index, at_true)
+            pull = 2.0 * self.z_loss * true.log_normalizer
+            value, at_true = value + 0.5 * pull * true.log_normalizer, at_true + pull * true.one
+            linear = pull + (1.0 if linear is None else linear)
         if self.ignore_index is not None:
-            place.masked_fill_((target == self.ignore_index).unsqueeze(-1), 0.0)
-        return self._uncounted_to_zero(value.squeeze(-1), target)
+            counts = target.unsqueeze(-1) != self.ignore_index
+            value, at_true = value * counts, at_true * counts
+            linear = counts.to(value.dtype) if linear is None else linear * counts
+        return OfIndex(value, at_true, linear)
+
+    def harmless_index(self, target: Tensor) -> Tensor:
+        return self._index(target)
 
     def _of_few_classes(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Plain class indices in the fewest operations: fixed costs are all that counts."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lastlayer.evaluation import evaluate
+from lastlayer.evaluation import OfIndex, TrueClass, evaluate
 from lastlayer.facts import REAL, LossFacts
 from lastlayer.losses.class_target import (
-    OfIndex,
-    OneVersusRest,
     Softmax,
     SoftmaxFormula,
     class_example,
@@ -44,7 +42,7 @@ class ExpectationFormula(SoftmaxFormula):
         exact_constant=False,
     )
 
-    def of_index(self, true: OneVersusRest) -> OfIndex:
+    def of_index(self, true: TrueClass, target: Tensor) -> OfIndex:
         slope = 2.0 * true.one
         return OfIndex(2.0 * true.rest, -slope * true.rest, slope)
 
@@ -77,7 +75,7 @@ class RegularizedExpectationFormula(SoftmaxFormula):
         example=class_example,
     )
 
-    def of_index(self, true: OneVersusRest) -> OfIndex:
+    def of_index(self, true: TrueClass, target: Tensor) -> OfIndex:
         squares = true.squares
         value = squares + true.rest * true.rest
         return OfIndex(value, -2.0 * true.one * value, 2.0 * (true.one * true.rest - squares), 2.0)
@@ -113,7 +111,7 @@ class ChebyshevFormula(SoftmaxFormula):
         exact_constant=False,
     )
 
-    def of_index(self, true: OneVersusRest) -> OfIndex:
+    def of_index(self, true: TrueClass, target: Tensor) -> OfIndex:
         # No other class differs by more than the sum of them all.
         return OfIndex(true.rest, -true.one * true.rest, true.one)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -64,7 +65,12 @@ class Loss(nn.Module, ABC):
     def extra_repr(self) -> str:
         """The options that are not as they are by default, and the reduction."""
         formula = self.formula
-        fields = dataclasses.fields(formula) if dataclasses.is_dataclass(formula) else ()
-        options = ((field.name, getattr(formula, field.name), field.default) for field in fields)
-        shown = [f"{name}={value!r}" for name, value, default in options if value is not default and value != default]
+        shown = []
+        fields: tuple[dataclasses.Field[Any], ...] = (
+            dataclasses.fields(formula) if dataclasses.is_dataclass(formula) else ()
+        )
+        for field in fields:
+            value = getattr(formula, field.name)
+            if value is not field.default and value != field.default:
+                shown.append(f"{field.name}={value!r}")
         return ", ".join([*shown, f"reduction={self.reduction!r}"])

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lastlayer.evaluation import evaluate
+from lastlayer.evaluation import OfIndex, TrueClass, evaluate
 from lastlayer.facts import REAL, LossFacts
 from lastlayer.losses.class_target import (
-    OfIndex,
-    OneVersusRest,
     Softmax,
     SoftmaxFormula,
     class_example,
@@ -42,7 +40,7 @@ class SquaredLogFormula(SoftmaxFormula):
         exact_constant=False,
     )
 
-    def of_index(self, true: OneVersusRest) -> OfIndex:
+    def of_index(self, true: TrueClass, target: Tensor) -> OfIndex:
         log = true.log_one
         slope = -2.0 * log
         return OfIndex(log * log, -slope * true.rest, slope)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lastlayer.evaluation import evaluate
+from lastlayer.evaluation import OfIndex, TrueClass, evaluate
 from lastlayer.facts import REAL, LossFacts
 from lastlayer.losses.class_target import (
-    OfIndex,
-    OneVersusRest,
     Softmax,
     SoftmaxFormula,
     class_example,
@@ -40,7 +38,7 @@ class TanimotoFormula(SoftmaxFormula):
         exact_constant=False,
     )
 
-    def of_index(self, true: OneVersusRest) -> OfIndex:
+    def of_index(self, true: TrueClass, target: Tensor) -> OfIndex:
         # |p|² + 1 − p_y is 1 − p_y (1 − p_y) + Σ_{j≠y} p_j²: never below 3/4.
         squares = true.squares
         union = 1.0 - true.one * true.rest + squares

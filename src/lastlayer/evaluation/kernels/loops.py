@@ -12,13 +12,13 @@ from lastlayer.evaluation.kernels import scalar_math
 from lastlayer.evaluation.kernels.translation import Source
 
 #: Elements worked on at a time: their values and gradients lie in the first cache until they are added and stored.
-_PIECE = 2048
+PIECE = 2048
 
-_strict = njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+strict = njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
 
 
 @njit(nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"})
-def _add_up(values: Any) -> Any:
+def add_up(values: Any) -> Any:
     """The sum, in whatever order is fastest: of 2048 numbers the rounding is that of a tree."""
     total = np.float32(0.0)
     for i in range(values.shape[0]):
@@ -48,13 +48,13 @@ def flat_loop(
     The gradient may lie over the raw output: a piece is read whole before it is written.
     """
 
-    @_strict
+    @strict
     def loop(raw: Any, target: Any, weight: Any, gradient: Any, scale: Any) -> Any:
         total = 0.0
-        values, slopes = np.empty(_PIECE, np.float32), np.empty(_PIECE, np.float32)
-        for start in range(0, raw.shape[0], _PIECE):
-            r, t = raw[start : start + _PIECE], target[start : start + _PIECE]
-            w, g = weight[start : start + _PIECE], gradient[start : start + _PIECE]
+        values, slopes = np.empty(PIECE, np.float32), np.empty(PIECE, np.float32)
+        for start in range(0, raw.shape[0], PIECE):
+            r, t = raw[start : start + PIECE], target[start : start + PIECE]
+            w, g = weight[start : start + PIECE], gradient[start : start + PIECE]
             for i in range(r.shape[0]):
                 value, slope = element(load_raw(r[i]), load_target(t[i]))
                 if weighted:
@@ -69,7 +69,7 @@ def flat_loop(
             if with_gradient:
                 for i in range(g.shape[0]):
                     g[i] = store(slopes[i])
-            total += _add_up(values[: r.shape[0]])
+            total += add_up(values[: r.shape[0]])
         return total
 
     return loop
@@ -78,7 +78,7 @@ def flat_loop(
 def row_loop(flat: Callable[..., Any], *, with_gradient: bool) -> Callable[..., Any]:
     """The same over rows with one weight each, from the unweighted loop."""
 
-    @_strict
+    @strict
     def loop(raw: Any, target: Any, weight: Any, gradient: Any, scale: Any) -> Any:
         total = 0.0
         for row in range(raw.shape[0]):

@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lastlayer.checks import check_index
 from lastlayer.evaluation.blockwise import Sweep
 from lastlayer.evaluation.formula import Formula, Summed
 from lastlayer.evaluation.kernels.translation import NotElementwise, Source, translate
+from lastlayer.evaluation.true_class import Statistics
 
 _DTYPES = (torch.float32, torch.bfloat16)
 #: Shorter rows with a weight each are quicker with the weight written out for every element.
@@ -25,8 +27,8 @@ _SHORT_ROW = 64
 _PART = 1 << 17
 
 
-def obstacle(formula: Formula, raw: Tensor) -> str:
-    """Why no kernel can serve; empty if one can."""
+def obstacle(formula: Formula, raw: Tensor, target: Tensor | None = None) -> str:
+    """Why no kernel can serve; empty if one can. Without a target, class indices are supposed."""
     if raw.device.type != "cpu":
         return "kernels run on the CPU"
     if raw.dtype not in _DTYPES:
@@ -35,8 +37,19 @@ def obstacle(formula: Formula, raw: Tensor) -> str:
         return "raw is not contiguous"
     if not _numba():
         return "Numba is not installed (pip install 'lastlayer[kernels]')"
+    if formula.sees_true_class:
+        if target is not None and target.is_floating_point():
+            return "the target is class probabilities, and a kernel takes class indices"
+        return "" if raw.shape[-1] >= _SHORT_ROW else f"{raw.shape[-1]} classes are few, and blocks of samples quicker"
     result = _translated(_elementwise(formula))
     return result if isinstance(result, str) else ""
+
+
+def not_quicker(formula: Formula, raw: Tensor) -> str:
+    """Why a kernel that could serve is not worth it; empty if it is."""
+    if formula.sees_true_class and raw.dtype == torch.float32:
+        return "PyTorch's own softmax is as quick in float32"
+    return ""
 
 
 def run(sweep: Sweep, gradient: Tensor | None = None, values: Tensor | None = None) -> Tensor:
@@ -44,6 +57,8 @@ def run(sweep: Sweep, gradient: Tensor | None = None, values: Tensor | None = No
     raw, target, weight = sweep.raw, _known(sweep.target).contiguous(), sweep.weight
     if not raw.numel():
         return raw.new_zeros((), dtype=sweep.computed)
+    if sweep.formula.sees_true_class:
+        return _run_rows(sweep, gradient)
     rows = False
     if weight is not None:
         if isinstance(sweep.formula, Summed):
@@ -61,7 +76,7 @@ def run(sweep: Sweep, gradient: Tensor | None = None, values: Tensor | None = No
         _array(target.view(shape)),
         _array(raw.new_empty(0, dtype=torch.float32) if weight is None else weight),
         _array((raw if gradient is None else gradient).view(shape)),
-        np.float32(float(sweep.scale)),
+        rest=(np.float32(float(sweep.scale)),),
     )
     if gradient is not None:
         # Autograd sees only what PyTorch writes: told, it refuses to use what lay there before.
@@ -72,6 +87,40 @@ def run(sweep: Sweep, gradient: Tensor | None = None, values: Tensor | None = No
 def _known(target: Tensor) -> Tensor:
     """Numba on a CPU has no float16."""
     return target.to(torch.float32) if target.dtype == torch.float16 else target
+
+
+def _run_rows(sweep: Sweep, gradient: Tensor | None) -> Tensor:
+    """A loss of a softmax and a class index, by its statistics."""
+    formula, classes = sweep.formula, sweep.raw.shape[-1]
+    raw, target = sweep.raw.view(-1, classes), sweep.target.reshape(-1)
+    index = formula.harmless_index(target).contiguous()
+    check_index(index, classes)
+    found = raw.new_empty(len(raw), 4, dtype=torch.float32)
+    measure, write = _row_loops(raw.dtype)
+    scores = _array(raw)
+    _on_threads(measure, scores, index.numpy(), found.numpy())
+    largest, others, squares, below = found.unsqueeze(-1).unbind(1)
+    exp_true = below.exp()
+    total = exp_true + others
+    true = Statistics(
+        index.unsqueeze(-1),
+        exp_true / total,
+        others / total,
+        squares / total**2,
+        torch.where(others < exp_true, -torch.log1p(others / exp_true), below - total.log()),
+        largest + total.log(),
+    )
+    value, at_true, linear, quadratic = formula.of_index(true, target)
+    weight = None if sweep.weight is None else sweep.weight.reshape(-1, 1)
+    if gradient is not None:
+        scale = sweep.scale if weight is None else weight * sweep.scale
+        factors = torch.empty_like(found)
+        factors[:, 0:1] = largest
+        factors[:, 1:2] = (1.0 if linear is None else linear) * scale / total
+        factors[:, 2:3] = 0.0 if quadratic is None else quadratic * scale / total**2
+        factors[:, 3:4] = at_true * scale
+        _on_threads(write, scores, index.numpy(), factors.numpy(), _array(gradient.view(-1, classes)))
+    return (value if weight is None else value * weight).sum()
 
 
 def _elementwise(formula: Formula) -> Formula:
@@ -130,17 +179,26 @@ def _loop(
     return loops.row_loop(flat, with_gradient=with_gradient) if rows else flat
 
 
-def _on_threads(loop: Callable[..., float], *operands: Any) -> float:
+@lru_cache(maxsize=2)
+def _row_loops(raw: torch.dtype) -> tuple[Callable[..., float], Callable[..., float]]:
+    from lastlayer.evaluation.kernels import scalar_math, softmax_loops
+
+    half = raw == torch.bfloat16
+    load = scalar_math.float_of_bfloat16 if half else scalar_math.unchanged
+    store = scalar_math.bfloat16_of_float if half else scalar_math.unchanged
+    return softmax_loops.statistics_loop(load), softmax_loops.gradient_loop(load, store)
+
+
+def _on_threads(loop: Callable[..., float], *arrays: Any, rest: tuple[Any, ...] = ()) -> float:
     """The loop over parts of the first axis, one after the other or at once; without the interpreter's lock."""
-    arrays, scale = operands[:-1], operands[-1]
     length = len(arrays[0])
     threads = torch.get_num_threads()
     parts = max(1, min(4 * threads, arrays[0].size // _PART)) if threads > 1 else 1
     step = -(-length // parts)
     pieces = [[array[start : start + step] for array in arrays] for start in range(0, length, step)]
     if len(pieces) == 1:
-        return loop(*pieces[0], scale)
-    return sum(_pool(os.getpid(), threads).map(lambda piece: loop(*piece, scale), pieces))
+        return loop(*pieces[0], *rest)
+    return sum(_pool(os.getpid(), threads).map(lambda piece: loop(*piece, *rest), pieces))
 
 
 @lru_cache(maxsize=1)
