@@ -32,7 +32,7 @@ SLACK = 8.0
 
 
 def translates(formula: Formula) -> bool:
-    """Whether a kernel can be made of the formula."""
+    """Whether the formula reads as arithmetic on one element."""
     try:
         translate(formula)
     except NotElementwise:
@@ -41,7 +41,9 @@ def translates(formula: Formula) -> bool:
 
 
 KERNELS = [name for name, loss in CATALOG.items() if translates(loss.formula)]
+SOFTMAX_KERNELS = [name for name, loss in CATALOG.items() if loss.formula.sees_true_class]
 every_kernel = pytest.mark.parametrize("name", KERNELS)
+every_softmax_kernel = pytest.mark.parametrize("name", SOFTMAX_KERNELS)
 needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="kernels need Numba")
 needs_compiler = pytest.mark.skipif(
     not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++")),
@@ -106,21 +108,33 @@ def masked(loss: Loss, dtype: torch.dtype, *batch: int) -> Case:
     return Case("masked", raw, target, weight)
 
 
-def class_cases(loss: Loss, dtype: torch.dtype) -> Iterator[Case]:
-    """What only scores of classes have: more of them than a block cares about, probabilities, certainty, an offset."""
-    raw, target = wide_example(37, 41, dtype=dtype)
-    yield Case("many classes", raw, target, positive_weight(41))
-    yield Case("one row fills a block", *wide_example(101, 5, dtype=dtype))
+def class_cases(loss: Loss, dtype: torch.dtype, classes: int = 37) -> Iterator[Case]:
+    """What only scores of classes have: probabilities, many classes, a common offset, certainty."""
+    yield from index_cases(loss, dtype, classes)
+    raw, _ = wide_example(classes, 41, dtype=dtype)
     shares = torch.softmax(2 * torch.randn(raw.shape, dtype=torch.float64, generator=random(6)), -1).to(dtype)
     yield Case("probabilities", raw, shares, positive_weight(41))
+
+
+def index_cases(loss: Loss, dtype: torch.dtype, classes: int) -> Iterator[Case]:
+    """The same for class indices alone."""
+    raw, target = wide_example(classes, 41, dtype=dtype)
+    yield Case("classes", raw, target)
+    yield Case("weighted", raw.view(1, 41, classes), target.view(1, 41), positive_weight(1, 41))
+    masked = torch.arange(41) % 3 == 0
+    yield Case("masked, whatever the class", raw, target.masked_fill(masked, -7), positive_weight(41) * ~masked)
+    yield Case("more classes than a piece holds", *wide_example(4999, 3, dtype=dtype))
+    sizes = torch.tensor([1e-4, 1.0, 10.0, 100.0, 1e3, 1e4]).repeat(7)[:41].unsqueeze(-1)
+    yield Case("extremes", (sizes * torch.sign(raw.double())).to(dtype), target)
     if loss.facts.link == "softmax":
         offset = torch.where(torch.arange(41).unsqueeze(-1) % 2 == 0, 1e4, -1e4)
         yield Case("a common offset", (raw + offset).to(dtype), target)
         yield Case("a common offset and far apart", (20 * raw + offset).to(dtype), target)
-        # The true class ahead of 36 others so far that its probability is 1 − 1e-7, and a little less far.
-        ahead = torch.tensor([16.1, 12.0, 8.0], dtype=torch.float64) + math.log(36)
-        certain = torch.zeros(3, 37, dtype=torch.float64).scatter(-1, torch.tensor([[0], [20], [36]]), ahead[:, None])
-        yield Case("certain", certain.to(dtype), torch.tensor([0, 20, 36]))
+        # The true class ahead of the others so far that its probability is 1 − 1e-7, and a little less far.
+        ahead = torch.tensor([16.1, 12.0, 8.0], dtype=torch.float64) + math.log(classes - 1)
+        sure = torch.tensor([0, classes // 2, classes - 1])
+        certain = torch.zeros(3, classes, dtype=torch.float64).scatter(-1, sure.unsqueeze(-1), ahead.unsqueeze(-1))
+        yield Case("certain", certain.to(dtype), sure)
 
 
 def strided_cases(loss: Loss, dtype: torch.dtype) -> Iterator[Case]:
@@ -190,7 +204,7 @@ def _sizes(loss: Loss, case: Case, **options: Any) -> tuple[Tensor, Tensor]:
     """The size of every sample's loss, and its share in the reduced one."""
     wide = case.doubled()
     with evaluate_with(path="plain"):
-        each = loss.value(wide.raw, torch.nan_to_num(wide.target) if wide.target.is_floating_point() else wide.target)
+        each = evaluate(loss.formula, wide.raw, _known(wide.target), reduction="none")
     weight = torch.ones_like(each) if case.weight is None else case.weight.double()
     weight = weight.reshape(*weight.shape, *[1] * (each.dim() - weight.dim())).expand(each.shape)
     total = {"none": 1.0, "sum": 1.0}.get(options.get("reduction", "mean"), options.get("normalizer", weight.sum()))
@@ -206,6 +220,11 @@ def _check(what: str, where: str, found: Tensor, plain: Tensor, exact: Tensor, s
         assert error.max() <= 2 * plain_error.max() + SLACK, (
             f"{where}: {what} is off by {error.max():.3g} units in the last place, plainly by {plain_error.max():.3g}"
         )
+
+
+def _known(target: Tensor) -> Tensor:
+    """The targets without what a masked one may hold."""
+    return torch.nan_to_num(target) if target.is_floating_point() else target.clamp_min(0)
 
 
 class Allocations(TorchDispatchMode):

@@ -22,8 +22,10 @@ from evaluation_cases import (
     class_cases,
     every_kernel,
     every_loss,
+    every_softmax_kernel,
     example,
     extreme_cases,
+    index_cases,
     masked,
     needs_compiler,
     needs_numba,
@@ -164,6 +166,21 @@ def test_kernel_keeps_the_bound_in_bfloat16(name):
             check_path("kernel", loss, case, **options)
 
 
+@every_softmax_kernel
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@needs_numba
+def test_softmax_kernel_keeps_the_bound(name, dtype):
+    loss = CATALOG[name]
+    for case in index_cases(loss, dtype, 101):
+        for options in REDUCTIONS:
+            check_path("kernel", loss, case, **options)
+        if case.weight is None:
+            place = case.raw.clone()
+            with evaluate_with(path="kernel", gradient_buffer=place):
+                over_it = mean_and_gradient(loss.formula, place, case.target)
+            assert_close(over_it, by_path("kernel", loss, case), rtol=0, atol=0)
+
+
 @needs_numba
 @pytest.mark.parametrize("name", KERNELS[:1])
 def test_kernel_with_weights_in_bfloat16(name):
@@ -237,15 +254,16 @@ def test_compiled_in_half_precision_and_with_single_values():
 
 @every_loss
 @every_dtype
-def test_without_a_graph_the_numbers_are_the_same(name, dtype):
+def test_without_a_graph_the_bound_is_kept(name, dtype):
     loss = CATALOG[name]
-    for case in (masked(loss, dtype), *extreme_cases(loss, dtype)):
-        value, gradient = by_path("blockwise", loss, case)
-        alone = mean_and_gradient(loss.formula, case.raw, case.target, **case.options)
-        assert_close(alone, (value, gradient), rtol=0, atol=0)
-        with torch.no_grad(), evaluate_with(path="blockwise"):
-            # The value alone may come from the readable formula.
-            assert_close(loss(case.raw, case.target, **case.options), value, rtol=1e-6, atol=1e-7)
+    for case in (Case("one axis", *example(loss, 20, dtype=dtype)), masked(loss, dtype), *extreme_cases(loss, dtype)):
+        plain = by_path("plain", loss, case)
+        value, gradient = mean_and_gradient(loss.formula, case.raw, case.target, **case.options)
+        assert not value.requires_grad
+        assert not gradient.requires_grad
+        check_error(loss, case, (value, gradient), plain)
+        with torch.no_grad():
+            check_error(loss, case, (loss(case.raw, case.target, **case.options), gradient), plain)
 
 
 @every_loss
@@ -258,6 +276,24 @@ def test_an_empty_batch_is_zero_any_way(name, path):
         assert gradient.shape == raw.shape
     values, _ = by_path(path, CATALOG[name], Case("empty", raw, target), reduction="none")
     assert values.shape == (0, 3)
+
+
+@needs_numba
+def test_the_softmax_kernel_with_options_and_a_class_that_is_none():
+    raw, target = wide_example(101, 60)
+    weight = positive_weight(101).float()
+    for loss in (losses.CrossEntropy(weight, ignore_index=2, z_loss=0.01), losses.CrossEntropy(ignore_index=-100)):
+        ignored = target.masked_fill(torch.arange(60) % 4 == 0, loss.ignore_index)
+        for sample_weight in (None, torch.arange(60) % 3 != 0, positive_weight(60)):
+            options = {} if sample_weight is None else {"sample_weight": sample_weight}
+            with evaluate_with(path="kernel"):
+                found = mean_and_gradient(loss.formula, raw, ignored, **options)
+            expected = mean_and_gradient(loss.formula, raw.double(), ignored, **options)
+            assert found[0].dtype == torch.float32
+            assert_close(found, tuple(each.float() for each in expected), rtol=1e-5, atol=1e-8)
+    for wrong in (-1, 101):
+        with evaluate_with(path="kernel"), pytest.raises(IndexError, match=f"class index {wrong}.*expected 0 to 100"):
+            losses.cross_entropy(raw, target.index_fill(0, torch.tensor([3]), wrong))
 
 
 @needs_numba
@@ -429,7 +465,7 @@ def _reason(name: str, raw: Tensor, *others: Tensor | float | None, **options: s
 def test_the_choice_and_its_reason():
     small, large = torch.zeros(8, 4), torch.zeros(1024, 1024)
     assert _reason("cross_entropy", small) == "blockwise: value and closed-form gradient in one sweep"
-    assert "no kernel: cross_entropy takes a whole row at once" in _reason("cross_entropy", large)
+    assert "no kernel: hinge takes a whole row at once" in _reason("hinge", large)
     assert "kernels know float32 and bfloat16, and raw is torch.float64" in _reason("squared_error", large.double())
     assert "raw is not contiguous" in _reason("squared_error", large.t())
     assert "every single one is wanted" in _reason("squared_error", large, reduction="none")
@@ -449,6 +485,18 @@ def test_a_large_elementwise_loss_takes_the_kernel():
     assert "kernels run on the CPU" in _reason("squared_error", large.to("meta"))
     with evaluate_with(gradient_buffer=torch.empty(1024, 1024).t()):
         assert "gradient_buffer is not contiguous" in _reason("squared_error", large)
+
+
+@needs_numba
+def test_a_large_softmax_loss_takes_the_kernel_where_it_is_quicker():
+    large = torch.zeros(1024, 1024, dtype=torch.bfloat16)
+    assert _reason("cross_entropy", large) == "kernel: value and closed-form gradient in one compiled loop"
+    assert _reason("cross_entropy", large, torch.zeros(1024, dtype=torch.long)).startswith("kernel")
+    assert "the target is class probabilities" in _reason("cross_entropy", large, large)
+    assert "PyTorch's own softmax is as quick in float32" in _reason("cross_entropy", large.float())
+    assert "4 classes are few" in _reason("cross_entropy", large.view(-1, 4))
+    smoothed = losses.CrossEntropy(label_smoothing=0.1)
+    assert "cross_entropy takes a whole row at once" in str(lastlayer.explain(smoothed, large))
 
 
 def test_reasons_for_the_plain_path():
@@ -487,12 +535,13 @@ def test_a_path_that_is_asked_for_runs(path):
 def test_a_path_that_cannot_serve_is_an_error_that_says_why():
     raw = torch.zeros(8, 4)
     for name, wrong, options, why in [
-        ("cross_entropy", raw, {}, "takes a whole row at once"),
+        ("hinge", raw, {}, "takes a whole row at once"),
+        ("cross_entropy", raw, {}, "4 classes are few"),
         ("squared_error", raw.double(), {}, "raw is torch.float64"),
         ("squared_error", raw.t(), {}, "raw is not contiguous"),
         ("squared_error", raw, {"reduction": "none"}, "every single one is wanted"),
     ]:
-        target = torch.zeros(8, dtype=torch.long) if name == "cross_entropy" else wrong.clone()
+        target = torch.zeros(8, dtype=torch.long) if name in OF_CLASSES else wrong.clone()
         with (
             evaluate_with(path="kernel"),
             pytest.raises(InputError, match=f"the path 'kernel' was asked for and cannot serve: .*{why}"),

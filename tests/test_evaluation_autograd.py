@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import inspect
 import threading
+from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
 import torch.autograd.forward_ad as forward_mode
-import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
@@ -21,9 +22,6 @@ from evaluation_cases import (
     CATALOG,
     KERNELS,
     Case,
-    by_path,
-    check_path,
-    every_kernel,
     every_loss,
     example,
     masked,
@@ -42,119 +40,103 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 WITH_NUMBERS = [name for name, loss in CATALOG.items() if loss.facts.target is not None]
 every_reduction = pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-ways = pytest.mark.parametrize("way", ["small", "weighted", "kernel"])
+weighted_or_not = pytest.mark.parametrize("weighted", [False, True], ids=["plain rows", "weighted rows"])
 
 
-def _graph(name: str, way: str = "small", **options: object) -> tuple[Tensor, Tensor, Tensor]:
-    """Raw output, its loss by one of the ways that keep no graph of their own, and the plain loss."""
-    dtype = torch.float32 if way == "kernel" else torch.float64
-    raw, target = example(CATALOG[name], 2, 7, dtype=dtype)
+def _graph(name: str, weighted: bool, reduction: str, *, path: str | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Raw output, its loss as the library chooses to evaluate it (or as told), and the plain loss."""
+    raw, target = example(CATALOG[name], 2, 7, dtype=torch.float32 if path == "kernel" else torch.float64)
     raw.requires_grad_()
-    if way == "weighted":
-        options["sample_weight"] = positive_weight(2, 7) * (torch.arange(7) % 3 != 0)
-    formula = CATALOG[name].formula
+    weight = positive_weight(2, 7) * (torch.arange(7) % 3 != 0) if weighted else None
+    options = {"sample_weight": weight, "reduction": reduction}
     with evaluate_with(path="plain"):
-        plain = evaluate(formula, raw, target, **options)
-    if way == "kernel":
-        with evaluate_with(path="kernel"):
-            return raw, evaluate(formula, raw, target, **options), plain
-    return raw, evaluate(formula, raw, target, **options), plain
+        plain = evaluate(CATALOG[name].formula, raw, target, **options)
+    with nullcontext() if path is None else evaluate_with(path=path):
+        return raw, evaluate(CATALOG[name].formula, raw, target, **options), plain
 
 
-def _skip_without_kernel(name: str, way: str) -> None:
-    if way == "kernel" and (name not in KERNELS[:2] or lastlayer.evaluation.kernels.obstacle(CATALOG[name].formula, _ONE)):
-        pytest.skip("one kernel stands for all")
+@pytest.fixture
+def fresh_compiler():
+    """PyTorch counts how often it compiles the same code for another loss, and stops at the eighth."""
+    torch.compiler.reset()
 
 
-_ONE = torch.zeros(1)
-
-
-def _close(found: object, expected: object) -> None:
-    assert_close(found, expected, rtol=1e-5, atol=1e-6)
+def _backward_again_and_again(raw: Tensor, loss: Tensor, plain: Tensor) -> None:
+    upstream = torch.randn(loss.shape, dtype=loss.dtype, generator=random(7))
+    ones = torch.ones_like(loss)
+    scaled, expected = (torch.autograd.grad(plain, raw, each, retain_graph=True)[0] for each in (upstream, ones))
+    for _ in range(3):
+        assert_close(torch.autograd.grad(loss, raw, upstream, retain_graph=True)[0], scaled, rtol=1e-5, atol=1e-6)
+        loss.backward(ones, retain_graph=True)
+    assert_close(raw.grad, 3 * expected, rtol=1e-5, atol=1e-6)
+    # What has been handed out is the caller's, who may overwrite it.
+    raw.grad.zero_()
+    loss.backward(ones)
+    assert_close(raw.grad, expected, rtol=1e-5, atol=1e-6)
 
 
 # Backward again, with another upstream gradient, and once more through the gradient.
 
 
 @every_loss
-@ways
+@weighted_or_not
 @every_reduction
-def test_backward_again_and_again(name, way, reduction):
-    _skip_without_kernel(name, "" if reduction == "none" else way)
-    if way == "kernel" and reduction == "none":
-        pytest.skip("a kernel gives no single values")
-    raw, loss, plain = _graph(name, way, reduction=reduction)
-    upstream = torch.randn(loss.shape, dtype=loss.dtype, generator=random(7))
-    expected = torch.autograd.grad(plain, raw, upstream, retain_graph=True)[0]
-    for _ in range(3):
-        _close(torch.autograd.grad(loss, raw, upstream, retain_graph=True)[0], expected)
-        loss.backward(torch.ones_like(loss), retain_graph=True)
-    times_three = 3 * torch.autograd.grad(plain, raw, torch.ones_like(plain))[0]
-    _close(raw.grad, times_three)
-    # What has been handed out is the caller's: it may be overwritten.
-    raw.grad.zero_()
-    loss.backward(torch.ones_like(loss))
-    _close(raw.grad, times_three / 3)
+def test_backward_again_and_again(name, weighted, reduction):
+    _backward_again_and_again(*_graph(name, weighted, reduction))
+
+
+@needs_numba
+@pytest.mark.parametrize("name", KERNELS[:2])
+@weighted_or_not
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_backward_again_and_again_by_the_kernel(name, weighted, reduction):
+    _backward_again_and_again(*_graph(name, weighted, reduction, path="kernel"))
 
 
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("size", [1 / 3, 65536.0])
-def test_an_upstream_gradient_costs_half_precision_nothing(name, dtype, size):
-    """A scaled loss, whose scale float16 cannot hold, and one whose reciprocal bfloat16 rounds."""
-    loss = CATALOG[name]
-    case = masked(loss, dtype)
-    found, plain, exact = (
-        torch.autograd.grad(evaluate(loss.formula, raw, each.target, **each.options) * size, raw)[0].double()
-        for raw, each, path in [
-            (each.raw.clone().requires_grad_(), each, path)
-            for each, path in [(case, "blockwise"), (case, "plain"), (case.doubled(), "plain")]
-        ]
-        if _wish(path)
-    )
-    unit = torch.finfo(dtype).eps * (exact.abs() + size / case.weight.sum())
-    assert found.isfinite().all()
+@pytest.mark.parametrize("scale", [1 / 3, 65536.0])
+def test_half_precision_loses_nothing_to_a_scaled_loss(name, dtype, scale):
+    """A scale that bfloat16 rounds, and one that float16 cannot hold."""
+    loss, case = CATALOG[name], masked(CATALOG[name], dtype)
+
+    def gradient(path: str, case: Case) -> Tensor:
+        raw = case.raw.detach().requires_grad_()
+        with evaluate_with(path=path):
+            value = loss(raw, case.target, **case.options)
+        return torch.autograd.grad(scale * value, raw)[0].double()
+
+    exact = gradient("plain", case.doubled())
+    unit = torch.finfo(dtype).eps * (exact.abs() + scale / case.weight.sum())
     held = exact.abs() < torch.finfo(dtype).max
-    assert (((found - exact).abs() / unit)[held]).max() <= 2 * (((plain - exact).abs() / unit)[held]).max() + 1
-
-
-def _wish(path: str) -> bool:
-    return path in ("plain", "blockwise")
+    error, plain_error = (((gradient(path, case) - exact).abs() / unit)[held].max() for path in ("blockwise", "plain"))
+    assert error <= 2 * plain_error + 1
 
 
 @every_loss
-@pytest.mark.parametrize("way", ["small", "weighted"])
+@weighted_or_not
 @every_reduction
-def test_the_gradient_has_a_gradient(name, way, reduction):
-    raw, loss, plain = _graph(name, way, reduction=reduction)
+def test_the_gradient_has_a_gradient(name, weighted, reduction):
+    raw, loss, plain = _graph(name, weighted, reduction)
     upstream = torch.randn(loss.shape, dtype=loss.dtype, generator=random(7)).requires_grad_()
     direction = torch.randn(raw.shape, dtype=raw.dtype, generator=random(8))
-    second = []
-    for each in (loss, plain):
-        (gradient,) = torch.autograd.grad(each, raw, upstream, create_graph=True)
-        assert gradient.requires_grad
-        second.append((gradient, *torch.autograd.grad((gradient * direction).sum(), [raw, upstream])))
-    assert_close(second[0], second[1], rtol=1e-9, atol=1e-12)
+    found, expected = (
+        (gradient, *torch.autograd.grad((gradient * direction).sum(), [raw, upstream]))
+        for each in (loss, plain)
+        for gradient in torch.autograd.grad(each, raw, upstream, create_graph=True)
+    )
+    assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
 @every_loss
+@weighted_or_not
 @every_reduction
-def test_many_upstream_gradients_at_once(name, reduction):
-    raw, loss, plain = _graph(name, reduction=reduction)
+def test_many_upstream_gradients_at_once(name, weighted, reduction):
+    """As ``torch.autograd.functional.jacobian(vectorize=True)`` asks for them."""
+    raw, loss, plain = _graph(name, weighted, reduction)
     upstream = torch.randn(3, *loss.shape, dtype=loss.dtype, generator=random(7))
-    for each in (loss, _graph(name, "weighted", reduction=reduction)[1]):
-        if each is loss:
-            found, expected = (
-                torch.autograd.grad(one, raw, upstream, is_grads_batched=True, retain_graph=True)[0]
-                for one in (loss, plain)
-            )
-            assert_close(found, expected, rtol=1e-9, atol=1e-12)
-    jacobian = torch.autograd.functional.jacobian(
-        lambda scores: evaluate(CATALOG[name].formula, scores, example(CATALOG[name], 2, 7, dtype=torch.float64)[1]),
-        raw.detach(),
-        vectorize=True,
-    )
-    assert jacobian.shape == raw.shape
+    found, expected = (torch.autograd.grad(each, raw, upstream, is_grads_batched=True) for each in (loss, plain))
+    assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
 @every_loss
@@ -188,6 +170,7 @@ def test_forward_mode(name):
 
 
 @every_loss
+@pytest.mark.usefixtures("fresh_compiler")
 def test_the_gradient_function_under_transforms(name):
     loss = CATALOG[name]
     raw, target = example(loss, 6, dtype=torch.float64)
@@ -200,6 +183,7 @@ def test_the_gradient_function_under_transforms(name):
 
 
 @every_loss
+@pytest.mark.usefixtures("fresh_compiler")
 def test_a_function_with_the_loss_in_it_compiles_whole(name):
     loss = CATALOG[name]
     raw, target = example(loss, 6, dtype=torch.float64)
@@ -230,6 +214,7 @@ def test_a_compiled_function_has_the_gradient():
     assert_close(found, expected)
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_tracing_keeps_the_gradient():
     raw, target = example(CATALOG["squared_error"], 6)
     traced = torch.jit.trace(lambda scores: losses.squared_error(scores, target), raw, check_trace=False)
@@ -309,23 +294,275 @@ def test_in_inference_mode_and_of_its_tensors():
 # Whatever needs a gradient gets one.
 
 
-@pytest.mark.parametrize("name", WITH_NUMBERS)
-@every_reduction
-def test_a_target_that_needs_a_gradient_gets_it(name, reduction):
-    loss = CATALOG[name]
-    raw, target = example(loss, 6, dtype=torch.float64)
-    _gets_its_gradient(
-        lambda wanted: evaluate(loss.formula, raw, wanted, reduction=reduction), target, loss.value, (raw,)
-    )
-
-
-def _gets_its_gradient(function, operand: Tensor, value, before: tuple[Tensor, ...]) -> None:
-    """By symmetric differences of the sum of what the function gives."""
+def _gets_its_gradient(function: Callable[[Tensor], Tensor], operand: Tensor) -> None:
+    """The gradient with respect to the operand, by symmetric differences."""
     operand = operand.clone().requires_grad_()
     result = function(operand)
     assert result.requires_grad
     (gradient,) = torch.autograd.grad(result.sum(), operand)
-    step, direction = 1e-6, torch.rand(operand.shape, dtype=operand.dtype, generator=random(9))
+    step, direction = 1e-6, torch.rand(operand.shape, dtype=operand.dtype, generator=random(9)) - 0.5
     with torch.no_grad():
-        ahead, behind = (function(operand + sign * step * direction).sum() for sign in (1, -1))
+        ahead, behind = (function(operand + side * step * direction).sum() for side in (1, -1))
     assert_close((gradient * direction).sum(), (ahead - behind) / (2 * step), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", WITH_NUMBERS)
+@every_reduction
+def test_a_target_that_needs_a_gradient_gets_it(name, reduction):
+    raw, target = example(CATALOG[name], 6, dtype=torch.float64)
+    formula = CATALOG[name].formula
+    if CATALOG[name].facts.name == "poisson_nll":
+        target = target + 0.5  # log y! has its derivative at 0 from one side only
+    _gets_its_gradient(lambda wanted: evaluate(formula, raw, wanted, reduction=reduction), target)
+    assert CATALOG[name].gradient(raw, target.clone().requires_grad_()).requires_grad
+
+
+@pytest.mark.parametrize("name", [name for name in CATALOG if name not in WITH_NUMBERS])
+@every_reduction
+def test_class_probabilities_that_need_a_gradient_get_it(name, reduction):
+    raw, _ = wide_example(5, 6, dtype=torch.float64)
+    shares = torch.softmax(torch.randn(6, 5, dtype=torch.float64, generator=random(6)), -1)
+    formula = CATALOG[name].formula
+    _gets_its_gradient(lambda wanted: evaluate(formula, raw, wanted, reduction=reduction), shares)
+
+
+@every_loss
+@every_reduction
+def test_weights_and_a_normalizer_that_need_a_gradient_get_it(name, reduction):
+    raw, target = example(CATALOG[name], 6, dtype=torch.float64)
+    for scores in (raw, raw.clone().requires_grad_()):
+
+        def loss(scores: Tensor = scores, **options: Tensor) -> Tensor:
+            return evaluate(CATALOG[name].formula, scores, target, reduction=reduction, **options)
+
+        _gets_its_gradient(lambda weight: loss(sample_weight=weight), positive_weight(6))
+        if reduction == "mean":
+            _gets_its_gradient(lambda total: loss(normalizer=total), torch.tensor(3.0, dtype=torch.float64))
+
+
+def _tensor_options() -> list[tuple[str, str]]:
+    """Every option of a loss that is a tensor."""
+    return [
+        (name, option.name)
+        for name, loss in CATALOG.items()
+        for option in inspect.signature(type(loss)).parameters.values()
+        if "Tensor" in str(option.annotation)
+    ]
+
+
+@pytest.mark.parametrize(("name", "option"), _tensor_options())
+@every_reduction
+def test_an_option_that_needs_a_gradient_gets_it(name, option, reduction):
+    raw, target = wide_example(5, 6, dtype=torch.float64)
+    if name in WITH_NUMBERS:
+        target = torch.rand(6, 5, dtype=torch.float64, generator=random(6))
+    for scores in (raw, raw.clone().requires_grad_()):
+        _gets_its_gradient(
+            lambda given: losses.by_name(name, **{option: given}, reduction=reduction)(scores, target),  # noqa: B023
+            positive_weight(5),
+        )
+    assert losses.by_name(name, **{option: torch.ones(5, requires_grad=True)}).gradient(raw, target).requires_grad
+
+
+def test_some_option_is_a_tensor():
+    assert {("cross_entropy", "weight"), ("binary_cross_entropy", "pos_weight")} <= set(_tensor_options())
+
+
+# What is overwritten between the loss and its backward pass.
+
+
+@pytest.mark.parametrize("what", ["target", "sample_weight", "weight", "nothing"])
+@pytest.mark.parametrize("again", [False, True], ids=["single values", "second order"])
+def test_an_operand_that_changed_is_an_error(what, again):
+    raw, target = wide_example(5, 6)
+    operands = {"target": target, "sample_weight": torch.ones(6), "weight": torch.ones(5)}
+    raw.requires_grad_()
+    loss = losses.cross_entropy(raw, **operands, reduction="mean" if again else "none")
+    if what == "nothing":
+        torch.autograd.grad(loss.sum(), raw, create_graph=again)
+        return
+    operands[what].zero_()
+    with pytest.raises(InputError, match=r"was modified in place between the loss and its backward pass.*Fix: "):
+        torch.autograd.grad(loss.sum(), raw, create_graph=again)
+
+
+def test_a_target_that_changed_matters_only_where_it_is_read_again():
+    raw, target = wide_example(5, 6)
+    raw.requires_grad_()
+    (expected,) = torch.autograd.grad(losses.cross_entropy(raw, target), raw)
+    for options in ({}, {"sample_weight": torch.ones(6)}):
+        loss = losses.cross_entropy(raw, target, **options)
+        kept = target.clone()
+        target.zero_()
+        assert_close(torch.autograd.grad(loss, raw, retain_graph=True)[0], expected)
+        with pytest.raises(InputError, match="modified in place"):
+            torch.autograd.grad(loss, raw, create_graph=True)
+        target.copy_(kept)
+
+
+# A buffer for the gradient.
+
+buffered = pytest.mark.parametrize(
+    "path", ["blockwise", pytest.param("kernel", marks=needs_numba), pytest.param("compiled", marks=needs_compiler)]
+)
+
+
+def _in_buffer(path: str, raw: Tensor, buffer: Tensor, **options: object) -> Tensor:
+    with evaluate_with(path=path, gradient_buffer=buffer):
+        return losses.squared_error(raw, torch.zeros_like(raw), **options)
+
+
+def _numbers(*shape: int) -> tuple[Tensor, Tensor]:
+    """A leaf, and a raw output that depends on it."""
+    leaf = torch.randn(*(shape or (6,)), generator=random(5)).requires_grad_()
+    return leaf, 1.0 * leaf
+
+
+@buffered
+def test_the_gradient_lies_in_the_buffer(path):
+    leaf, raw = _numbers()
+    buffer = torch.full((6,), torch.nan)
+    (gradient,) = torch.autograd.grad(_in_buffer(path, raw, buffer), raw)
+    assert gradient.data_ptr() == buffer.data_ptr()
+    assert_close(buffer, 2 * leaf.detach() / 6)
+
+
+def test_of_single_values_the_gradient_lies_in_the_buffer_after_backward():
+    leaf, raw = _numbers()
+    buffer = torch.zeros(6)
+    loss = _in_buffer("blockwise", raw, buffer, reduction="none")
+    assert (buffer == 0).all()
+    (gradient,) = torch.autograd.grad(loss.sum(), raw)
+    assert gradient.data_ptr() == buffer.data_ptr()
+    assert_close(buffer, 2 * leaf.detach())
+
+
+@buffered
+def test_the_gradient_over_the_raw_output(path):
+    leaf, raw = _numbers()
+    loss = _in_buffer(path, raw, raw)
+    assert_close(raw.detach(), 2 * leaf.detach() / 6)
+    loss.backward()
+    assert_close(leaf.grad, 2 * leaf.detach() / 6)
+
+
+@buffered
+def test_autograd_notices_a_raw_output_that_is_still_needed(path):
+    leaf, _ = _numbers()
+    loss = _in_buffer(path, raw := leaf.tanh(), raw)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@buffered
+def test_a_second_loss_in_the_buffer_before_the_first_backward(path):
+    buffer = torch.empty(6)
+    (leaf, raw), (other, raw_of_other) = _numbers(), _numbers()
+    first, second = _in_buffer(path, raw, buffer), _in_buffer(path, 3.0 * raw_of_other, buffer)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        first.backward()
+    second.backward()
+    assert_close(other.grad, 9 * 2 * other.detach() / 6)
+    assert leaf.grad is None
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_single_values_share_a_buffer_and_stay_right(weighted):
+    """Their gradients come in backward, where a buffer that was written since is left alone."""
+    leaf, raw = _numbers()
+    buffer = torch.empty(6)
+    options = {"sample_weight": torch.full((6,), 2.0)} if weighted else {}
+    first = _in_buffer("blockwise", raw, buffer, reduction="none", **options)
+    second = _in_buffer("blockwise", 3.0 * raw, buffer, reduction="none", **options)
+    (first.sum() + second.sum()).backward()
+    assert_close(leaf.grad, (1 + 9) * 2 * leaf.detach() * (2 if weighted else 1))
+
+    _, raw = _numbers()
+    loss = _in_buffer("blockwise", raw, buffer, reduction="none")
+    one, two = (torch.autograd.grad(times * loss.sum(), raw, retain_graph=True)[0] for times in (1.0, 2.0))
+    assert_close(two, 2 * one)
+
+
+def test_a_gradient_of_a_gradient_needs_the_raw_output():
+    _, raw = _numbers()
+    loss = _in_buffer("blockwise", raw, raw)
+    with pytest.raises(InputError, match=r"the raw output it needs was overwritten.*Fix: "):
+        torch.autograd.grad(loss, raw, create_graph=True)
+    _, raw = _numbers()
+    loss = _in_buffer("blockwise", raw, torch.empty(6))
+    assert torch.autograd.grad(loss, raw, create_graph=True)[0].requires_grad
+
+
+@pytest.mark.parametrize("buffer", [torch.empty(3, 2), torch.empty(6, dtype=torch.float64), torch.empty(6).to("meta")])
+@every_reduction
+def test_a_buffer_that_does_not_fit_names_both(buffer, reduction):
+    _, raw = _numbers()
+    with pytest.raises(ShapeError, match=r"gradient_buffer is .*; raw is .*Fix: torch.empty_like\(raw\)") as caught:
+        _in_buffer("blockwise", raw, buffer, reduction=reduction)
+    assert str(tuple(buffer.shape)) in str(caught.value)
+    assert f"{buffer.dtype} on {buffer.device}" in str(caught.value)
+    assert "raw is (6,), torch.float32 on cpu" in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["transposed", "shifted"])
+def test_a_buffer_that_lies_across_the_raw_output_is_an_error(place):
+    memory = torch.randn(5, 4, generator=random(5))
+    raw = memory[:4]
+    buffer = raw.t() if place == "transposed" else memory[1:]
+    with pytest.raises(InputError, match=r"gradient_buffer shares memory with raw, in another order.*Fix: "):
+        _in_buffer("blockwise", raw.requires_grad_(), buffer)
+    # Neighbors in one memory are no trouble.
+    both = torch.randn(2, 6, generator=random(5))
+    raw = both[0].requires_grad_()
+    (gradient,) = torch.autograd.grad(_in_buffer("blockwise", raw, both[1].detach()), raw)
+    assert_close(both[1].detach(), gradient)
+
+
+def test_a_buffer_in_another_order_of_memory():
+    leaf, raw = _numbers(4, 5)
+    buffer = torch.empty(5, 4).t()
+    torch.autograd.grad(_in_buffer("blockwise", raw, buffer), raw)
+    assert_close(buffer, 2 * leaf.detach() / 20)
+    with pytest.raises(InputError, match="'kernel' was asked for and cannot serve: gradient_buffer is not contiguous"):
+        _in_buffer("kernel", raw, buffer)
+
+
+# What is asked for holds inside the block, on this thread.
+
+
+def test_wishes_nest_and_end():
+    raw = torch.zeros(6)
+
+    def chosen() -> str:
+        return lastlayer.explain("squared_error", raw).path
+
+    assert chosen() == "blockwise"
+    with evaluate_with(path="plain"):
+        with evaluate_with(path="compiled"):
+            assert chosen() == "compiled"
+        assert chosen() == "plain"
+        with evaluate_with(gradient_buffer=torch.empty(6)):
+            assert chosen() == "blockwise"
+        with pytest.raises(KeyError), evaluate_with(path="compiled"):
+            raise KeyError
+        assert chosen() == "plain"
+    assert chosen() == "blockwise"
+
+
+def test_threads_do_not_see_each_others_wishes():
+    raw, seen = torch.zeros(6), []
+    thread = threading.Thread(target=lambda: seen.append(lastlayer.explain("squared_error", raw).path))
+    with evaluate_with(path="plain"):
+        thread.start()
+        thread.join()
+    assert seen == ["blockwise"]
+
+
+@every_loss
+def test_backward_reads_no_value_on_the_host(name):
+    """On the meta device there is no value to read: whatever synchronizes with the device fails."""
+    raw, target = (tensor.to("meta") for tensor in example(CATALOG[name], 6))
+    raw.requires_grad_()
+    for options in ({}, {"sample_weight": torch.ones(6, device="meta")}, {"reduction": "none"}):
+        evaluate(CATALOG[name].formula, raw, target, **options).sum().backward()
+        assert raw.grad.shape == raw.shape

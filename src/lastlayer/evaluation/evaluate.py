@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -51,7 +52,9 @@ def evaluate(
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
     """The loss, differentiable to any order. Half precision is computed and returned in float32."""
-    if sample_weight is None and normalizer is None and reduction == "mean" and _is_small(formula, raw, target):
+    differentiable = raw.requires_grad and torch.is_grad_enabled()
+    plainly = sample_weight is None and normalizer is None and reduction == "mean"
+    if differentiable and plainly and _is_small(formula, raw, target):
         small: Tensor = _Small.apply(raw, formula, target)
         return small
     check_choice(reduction, REDUCTIONS, what="reduction")
@@ -60,7 +63,7 @@ def evaluate(
     if path == "plain":
         return _plain(formula, raw, target, sample_weight, reduction, normalizer)
     sweep = prepare(formula, raw, target, sample_weight, reduction, normalizer)
-    if torch.is_grad_enabled() and raw.requires_grad:
+    if differentiable:
         loss: Tensor = _ClosedForm.apply(raw, sweep, path, reduction)
         return loss
     with torch.no_grad():
@@ -81,8 +84,10 @@ def mean_and_gradient(
     ``raw.backward(gradient)`` then continues into the network: one node and its bookkeeping fewer than a loss under
     autograd. The gradient has the dtype of ``raw``.
     """
-    check_floating(raw, what="raw")
     raw = raw.detach()
+    if sample_weight is None and normalizer is None and _is_small(formula, raw, target):
+        return _small_mean(formula, raw, formula.conform(raw, target))
+    check_floating(raw, what="raw")
     path = choose_path(formula, raw, target, sample_weight, normalizer).path
     sweep = prepare(formula, raw, target, sample_weight, "mean", normalizer)
     gradient = _gradient_place(raw)
@@ -272,13 +277,24 @@ def _check_same(now: list[int], before: list[int]) -> None:
 
 def _is_small(formula: Formula, raw: Tensor, target: Tensor) -> bool:
     """Whether only fixed costs count: one block, nothing asked for, nothing to convert or to weigh."""
-    return (
-        nothing_special(formula, raw, target)
-        and raw.requires_grad
-        and raw.dtype in _EXACT
-        and 0 < raw.numel() <= blockwise.BLOCK
-        and torch.is_grad_enabled()
-    )
+    return raw.dtype in _EXACT and 0 < raw.numel() <= blockwise.BLOCK and nothing_special(formula, raw, target)
+
+
+@lru_cache(maxsize=64)
+def _one_over(number: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """As a tensor: a number of Python's is made one at every use, which takes as long as the product."""
+    return torch.tensor(1.0 / number, dtype=dtype, device=device)
+
+
+def _small_mean(formula: Formula, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and gradient with nothing in between but the formula's own operations; the target is conformed."""
+    formula = formula.specialized(target)
+    values, gradient = formula.value_and_gradient(raw, target)
+    counts = formula.normalizing_weight(raw, target)
+    if counts is None:
+        return values.mean(), gradient * _one_over(values.numel(), raw.dtype, raw.device)
+    total = counts.sum()
+    return quotient(values.sum(), total), gradient * reciprocal(total)
 
 
 class _Small(torch.autograd.Function):
@@ -287,14 +303,7 @@ class _Small(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, raw: Tensor, formula: Formula, target: Tensor) -> Tensor:
         target = formula.conform(raw, target)
-        special = formula.specialized(target)
-        values, gradient = special.value_and_gradient(raw, target)
-        counts = special.normalizing_weight(raw, target)
-        if counts is None:
-            loss, gradient = values.mean(), gradient * (1.0 / values.numel())
-        else:
-            total = counts.sum()
-            loss, gradient = quotient(values.sum(), total), gradient * reciprocal(total)
+        loss, gradient = _small_mean(formula, raw, target)
         ctx.formula, ctx.target, ctx.versions = formula, target, _versions(target)
         ctx.save_for_backward(raw, gradient)
         return loss

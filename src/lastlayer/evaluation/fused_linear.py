@@ -158,7 +158,7 @@ def _run(
             target=target[rows],
             weight=None if sample_weight is None else sample_weight[rows],
         )
-        sums.append(RUN[choose_path(sweep.formula, raw).path](sweep, raw if wanted else None))
+        sums.append(RUN[choose_path(sweep.formula, raw, sweep.target).path](sweep, raw if wanted else None))
         if of_features is not None:
             torch.mm(raw, weight, out=of_features.view(features.shape)[rows])
         if of_weight is not None:

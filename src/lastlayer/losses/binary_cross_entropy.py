@@ -76,21 +76,19 @@ class BinaryCrossEntropyFormula(Elementwise):
         return gradient if self.weight is None else self.weight * gradient
 
     def value_and_gradient(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Both from one |s|: the value is |s|·(what of y lies on the wrong side) − log σ(|s|)."""
+        """The value between the two logarithms: lerp takes 1 − y where y is nearer to 1, so that neither end cancels."""
         if self.pos_weight is not None or self.weight is not None:
             return self.value(raw, target), self.gradient(raw, target)
-        size = raw.abs()
-        wrong = torch.where(raw > 0.0, 1.0 - target, target)
-        return size * wrong - F.logsigmoid(size), torch.sigmoid(raw) - target
+        return -torch.lerp(F.logsigmoid(-raw), F.logsigmoid(raw), target), torch.sigmoid(raw) - target
 
     def value_into(self, raw: Tensor, target: Tensor, gradient: Tensor) -> Tensor:
         if self.pos_weight is not None or self.weight is not None:
             return super().value_into(raw, target, gradient)
-        size = raw.abs()
-        value = torch.where(raw > 0.0, 1.0 - target, target).mul_(size)
+        # s (1 − y) above zero and −s y below it, and log(1 + e^−|s|). Not by torch.where, which takes as long as all this.
+        value = (1.0 - target).mul_(raw.clamp_min(0.0)).sub_(raw.clamp_max(0.0).mul_(target))
+        value.add_(raw.abs().neg_().exp_().log1p_())
         torch.sigmoid(raw, out=gradient).sub_(target)
-        # log(1 + e^−|s|)
-        return value.add_(size.neg_().exp_().log1p_())
+        return value
 
     def optimal_constant(self, target: Tensor, sample_weight: Tensor) -> Tensor:
         # Both means, not 1 − mean: a rounded mean may exceed 1, and its complement would have no logarithm.

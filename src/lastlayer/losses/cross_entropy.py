@@ -98,7 +98,7 @@ class CrossEntropyFormula(ClassFormula):
         """Where nothing is ignored, nothing need be masked. On a CPU it costs nothing to look."""
         if self.ignore_index is None or target.is_floating_point() or target.device.type != "cpu" or not target.numel():
             return self
-        present = target.min() < 0 if self.ignore_index < 0 else (target == self.ignore_index).any()
+        present = target.min().item() < 0 if self.ignore_index < 0 else (target == self.ignore_index).any()
         return self if present else type(self)(self.weight, self.label_smoothing, None, self.z_loss, self.soft_cap)
 
     def _closed_form(self, raw: Tensor, target: Tensor, place: Tensor | None) -> tuple[Tensor, Tensor]:

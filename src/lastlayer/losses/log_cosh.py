@@ -65,7 +65,7 @@ class LogCoshFormula(Elementwise):
         near = size < 1.0
         logarithm = torch.log1p(torch.where(near, -slope * slope, 1.0 + decay))
         value = torch.where(near, -0.5 * logarithm, size + logarithm - math.log(2.0))
-        return value, torch.where(error < 0.0, -slope, slope)
+        return value, torch.copysign(slope, error)
 
     def optimal_constant(self, target: Tensor, sample_weight: Tensor) -> Tensor:
         return best_between_targets(self, target, sample_weight)

@@ -18,6 +18,7 @@ from lastlayer.checks import check_index
 from lastlayer.evaluation.blockwise import Sweep
 from lastlayer.evaluation.formula import Formula, Summed
 from lastlayer.evaluation.kernels.translation import NotElementwise, Source, translate
+from lastlayer.evaluation.reduction import hide_masked
 from lastlayer.evaluation.true_class import Statistics
 
 _DTYPES = (torch.float32, torch.bfloat16)
@@ -79,9 +80,13 @@ def run(sweep: Sweep, gradient: Tensor | None = None, values: Tensor | None = No
         rest=(np.float32(float(sweep.scale)),),
     )
     if gradient is not None:
-        # Autograd sees only what PyTorch writes: told, it refuses to use what lay there before.
-        torch.autograd.graph.increment_version(gradient)
+        _tell_autograd(gradient)
     return torch.tensor(total, dtype=sweep.computed)
+
+
+def _tell_autograd(written: Tensor) -> None:
+    """Autograd sees only what PyTorch writes: told, it refuses to use what lay there before."""
+    torch.autograd.graph.increment_version(written)
 
 
 def _known(target: Tensor) -> Tensor:
@@ -93,6 +98,9 @@ def _run_rows(sweep: Sweep, gradient: Tensor | None) -> Tensor:
     """A loss of a softmax and a class index, by its statistics."""
     formula, classes = sweep.formula, sweep.raw.shape[-1]
     raw, target = sweep.raw.view(-1, classes), sweep.target.reshape(-1)
+    weight = None if sweep.weight is None else sweep.weight.reshape(-1, 1).to(sweep.computed)
+    if weight is not None:
+        target = hide_masked(target, weight.squeeze(-1))
     index = formula.harmless_index(target).contiguous()
     check_index(index, classes)
     found = raw.new_empty(len(raw), 4, dtype=torch.float32)
@@ -111,7 +119,6 @@ def _run_rows(sweep: Sweep, gradient: Tensor | None) -> Tensor:
         largest + total.log(),
     )
     value, at_true, linear, quadratic = formula.of_index(true, target)
-    weight = None if sweep.weight is None else sweep.weight.reshape(-1, 1)
     if gradient is not None:
         scale = sweep.scale if weight is None else weight * sweep.scale
         factors = torch.empty_like(found)
@@ -120,6 +127,7 @@ def _run_rows(sweep: Sweep, gradient: Tensor | None) -> Tensor:
         factors[:, 2:3] = 0.0 if quadratic is None else quadratic * scale / total**2
         factors[:, 3:4] = at_true * scale
         _on_threads(write, scores, index.numpy(), factors.numpy(), _array(gradient.view(-1, classes)))
+        _tell_autograd(gradient)
     return (value if weight is None else value * weight).sum()
 
 

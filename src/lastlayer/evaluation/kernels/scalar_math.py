@@ -21,6 +21,7 @@ _LOG2_E = np.float32(1.4426950408889634)
 # log 2 in two parts, the first with zeros at the end, so that a whole multiple of it is exact.
 _LOG_2_HIGH, _LOG_2_LOW = np.float32(0.693145751953125), np.float32(1.4286068203094173e-06)
 _SQRT_HALF = np.float32(0.7071067811865476)
+_SQRT_TWO = np.float32(1.4142135623730951)
 _EXP_NORMAL, _ROUNDS = np.float32(-87.0), np.float32(12582912.0)
 _EXP_LEAST, _EXP_MOST = np.float32(-104.0), np.float32(91.0)
 # (exp(r) − 1 − r) / r² for |r| ≤ ½ log 2, and (log(1 + f) − f + f²/2) / f³ for √½ ≤ 1 + f ≤ √2; lowest power first.
@@ -73,9 +74,20 @@ def maximum(a: Any, b: Any) -> Any:
 
 
 @inline
+def lerp(start: Any, end: Any, share: Any) -> Any:
+    """From start to end, exact at both, as ``torch.lerp`` has it."""
+    return start + share * (end - start) if share < HALF else end - (end - start) * (ONE - share)
+
+
+@inline
 def sign(x: Any) -> Any:
     """−1, 0 or 1; NaN stays."""
     return ONE if x > ZERO else (-ONE if x < ZERO else x * ZERO)
+
+
+@inline
+def copysign(size: Any, x: Any) -> Any:
+    return abs(size) if x >= ZERO else -abs(size)
 
 
 @inline
@@ -163,6 +175,19 @@ def log1p(x: Any) -> Any:
 
 
 @inline
+def log1p_of_share(x: Any) -> Any:
+    """For 0 ≤ x ≤ 1, where nothing can be tiny, infinite or negative."""
+    whole = ONE + x
+    high = whole > _SQRT_TWO
+    f = (HALF * whole if high else whole) - ONE
+    tail = ((((((_L7 * f + _L6) * f + _L5) * f + _L4) * f + _L3) * f + _L2) * f + _L1) * f + _L0
+    square = f * f
+    lost = (x - (whole - ONE)) / whole
+    result = f + ((lost + (_LOG_2_LOW if high else ZERO)) + (f * square * tail - HALF * square))
+    return result + (_LOG_2_HIGH if high else ZERO)
+
+
+@inline
 def sigmoid(x: Any) -> Any:
     small = exp(-abs(x))
     return (ONE if x >= ZERO else small) / (ONE + small)
@@ -170,12 +195,12 @@ def sigmoid(x: Any) -> Any:
 
 @inline
 def log_sigmoid(x: Any) -> Any:
-    return minimum(x, ZERO) - log1p(exp(-abs(x)))
+    return minimum(x, ZERO) - log1p_of_share(exp(-abs(x)))
 
 
 @inline
 def softplus(x: Any) -> Any:
-    return maximum(x, ZERO) + log1p(exp(-abs(x)))
+    return maximum(x, ZERO) + log1p_of_share(exp(-abs(x)))
 
 
 @inline
