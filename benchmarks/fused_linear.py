@@ -114,7 +114,8 @@ def main() -> None:
     lines = [
         "# The last layer and its loss in one", "",
         f"{arguments.rows} × {arguments.width} features into {arguments.outputs} outputs, forward and backward, over "
-        f"the three matrix products alone: lower quartile, median, upper quartile of {arguments.rounds} rounds in turn.",
+        f"the three matrix products alone: lower quartile, median, upper quartile of {arguments.rounds} rounds, in "
+        f"turn.",
         "", f"`python {' '.join(['benchmarks/fused_linear.py', *sys.argv[1:]])}`", "", versions(), "",
         f"Device: {DEVICE}.", "",
     ]  # fmt: skip

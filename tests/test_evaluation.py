@@ -263,7 +263,9 @@ def test_without_a_graph_the_bound_is_kept(name, dtype):
         assert not gradient.requires_grad
         check_error(loss, case, (value, gradient), plain)
         with torch.no_grad():
-            check_error(loss, case, (loss(case.raw, case.target, **case.options), gradient), plain)
+            value = loss(case.raw.clone().requires_grad_(), case.target, **case.options)
+        assert not value.requires_grad
+        check_error(loss, case, (value, gradient), plain)
 
 
 @every_loss

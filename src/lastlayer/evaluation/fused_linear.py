@@ -65,7 +65,8 @@ def fused_linear(
     parts = (features, weight, *(() if bias is None else (bias,)))
     # That weight and bias need gradients is what this function is for: only their kind is asked about.
     kinds = (part.detach() for part in parts[1:])
-    if reduction == "none" or why_plain(formula, features, target, sample_weight, normalizer, *kinds):
+    whole = reduction == "none" or any(option is not None and option.dim() > 1 for option in formula.tensors)
+    if whole or why_plain(formula, features, target, sample_weight, normalizer, *kinds):
         return evaluate(
             formula,
             F.linear(features, weight, bias),

@@ -76,7 +76,7 @@ class BinaryCrossEntropyFormula(Elementwise):
         return gradient if self.weight is None else self.weight * gradient
 
     def value_and_gradient(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The value between the two logarithms: lerp takes 1 − y where y is nearer to 1, so that neither end cancels."""
+        """The value between the two logarithms: lerp takes 1 − y where y is nearer to 1, so neither end cancels."""
         if self.pos_weight is not None or self.weight is not None:
             return self.value(raw, target), self.gradient(raw, target)
         return -torch.lerp(F.logsigmoid(-raw), F.logsigmoid(raw), target), torch.sigmoid(raw) - target
@@ -84,7 +84,7 @@ class BinaryCrossEntropyFormula(Elementwise):
     def value_into(self, raw: Tensor, target: Tensor, gradient: Tensor) -> Tensor:
         if self.pos_weight is not None or self.weight is not None:
             return super().value_into(raw, target, gradient)
-        # s (1 − y) above zero and −s y below it, and log(1 + e^−|s|). Not by torch.where, which takes as long as all this.
+        # s (1 − y) above zero and −s y below it, and log(1 + e^−|s|). torch.where would take as long as all this.
         value = (1.0 - target).mul_(raw.clamp_min(0.0)).sub_(raw.clamp_max(0.0).mul_(target))
         value.add_(raw.abs().neg_().exp_().log1p_())
         torch.sigmoid(raw, out=gradient).sub_(target)
