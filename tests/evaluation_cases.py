@@ -73,7 +73,7 @@ class Case:
 def example(loss: Loss, *batch: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Valid raw output and target of a batch shape."""
     raw, target = loss.facts.example(math.prod(batch), dtype=dtype, generator=random(seed))
-    return raw.reshape(*batch, *raw.shape[1:]), target.reshape(*batch, *target.shape[1:])
+    return raw.reshape((*batch, *raw.shape[1:])), target.reshape((*batch, *target.shape[1:]))
 
 
 def wide_example(classes: int, *batch: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -83,7 +83,7 @@ def wide_example(classes: int, *batch: int, dtype: torch.dtype = torch.float32) 
 
 
 def positive_weight(*shape: int, seed: int = 1) -> Tensor:
-    return 0.1 + torch.rand(*shape, dtype=torch.float64, generator=random(seed))
+    return 0.1 + torch.rand(shape, dtype=torch.float64, generator=random(seed))
 
 
 def ragged_cases(loss: Loss, dtype: torch.dtype) -> Iterator[Case]:

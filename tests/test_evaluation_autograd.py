@@ -140,6 +140,21 @@ def test_many_upstream_gradients_at_once(name, weighted, reduction):
 
 
 @every_loss
+@weighted_or_not
+@every_reduction
+def test_a_sample_without_a_batch(name, weighted, reduction):
+    raw, target = example(CATALOG[name], dtype=torch.float64)
+    options = {"sample_weight": torch.tensor(0.3)} if weighted else {}
+    scores = raw.requires_grad_()
+    loss = evaluate(CATALOG[name].formula, scores, target, reduction=reduction, **options)
+    (gradient,) = torch.autograd.grad(loss, scores)
+    share = 0.3 if weighted and reduction != "mean" else 1.0
+    assert loss.shape == ()
+    assert_close(loss, share * CATALOG[name].value(raw, target), rtol=1e-6, atol=1e-9)
+    assert_close(gradient, share * CATALOG[name].gradient(raw.detach(), target), rtol=1e-6, atol=1e-9)
+
+
+@every_loss
 def test_an_empty_gradient_has_a_gradient(name):
     raw, target = example(CATALOG[name], 0, dtype=torch.float64)
     raw.requires_grad_()
@@ -464,6 +479,30 @@ def test_a_second_loss_in_the_buffer_before_the_first_backward(path):
     second.backward()
     assert_close(other.grad, 9 * 2 * other.detach() / 6)
     assert leaf.grad is None
+
+
+@needs_numba
+def test_the_softmax_kernel_tells_autograd_what_it_overwrites():
+    scores, target = wide_example(101, 6)
+    buffer = torch.empty_like(scores)
+    first, second = (_leaf_and_scores(scores) for _ in range(2))
+    with evaluate_with(path="kernel", gradient_buffer=buffer):
+        lost, kept = (losses.cross_entropy(raw, target) for _, raw in (first, second))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        lost.backward()
+    kept.backward()
+    assert_close(second[0].grad, CATALOG["cross_entropy"].gradient(scores, target) / 6)
+    leaf = scores.clone().requires_grad_()
+    raw = leaf.tanh()
+    with evaluate_with(path="kernel", gradient_buffer=raw):
+        loss = losses.cross_entropy(raw, target)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def _leaf_and_scores(scores: Tensor) -> tuple[Tensor, Tensor]:
+    leaf = scores.clone().requires_grad_()
+    return leaf, 1.0 * leaf
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -171,7 +171,7 @@ def prepare(
     if reduction != "mean":
         normalizer = 1.0
     elif normalizer is None:
-        like = raw.new_empty(1, dtype=computed).expand(raw.shape)
+        like = raw.new_empty((), dtype=computed).expand(raw.shape)
         normalizer = total_weight(shape.numel(), formula.normalizing_weight(like, counted), weight, computed)
     normalizer = _in_dtype(normalizer, computed)
     return Sweep(formula, raw.detach(), target, weight, normalizer, reciprocal(normalizer), computed)

@@ -186,6 +186,9 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor, *, first: bool) -> 
 
 def _rows_first(operand: Tensor, batch: torch.Size) -> Tensor:
     """Target or weight with all batch axes in one."""
+    if operand.dim() > len(batch) and operand.numel() and operand.stride(-1) == 0:
+        # One number for all outputs of a row: as such it takes no more memory than the rows do.
+        return operand.select(-1, 0).reshape(-1, 1).expand(-1, operand.shape[-1])
     return operand.reshape(batch.numel(), *operand.shape[len(batch) :])
 
 

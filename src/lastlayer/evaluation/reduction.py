@@ -47,13 +47,13 @@ def expand_weight(
             f"expected that shape or its leading axes."
         )
     missing = len(shape) - sample_weight.dim()
-    return sample_weight.to(dtype or like.dtype).reshape(*sample_weight.shape, *[1] * missing).expand(shape)
+    return sample_weight.to(dtype or like.dtype).reshape((*sample_weight.shape, *[1] * missing)).expand(shape)
 
 
 def hide_masked(target: Tensor, weight: Tensor) -> Tensor:
     """Targets of weight zero become 0, so that nothing they hold, NaN included, reaches a value or a gradient."""
     masked = weight == 0
-    masked = masked.reshape(*masked.shape, *[1] * (target.dim() - masked.dim()))
+    masked = masked.reshape((*masked.shape, *[1] * (target.dim() - masked.dim())))
     return torch.where(masked, torch.zeros_like(target), target)
 
 

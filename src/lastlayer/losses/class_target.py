@@ -171,16 +171,17 @@ def one_versus_rest_into(raw: Tensor, index: Tensor, place: Tensor) -> OneVersus
     kept = raw.device.type == "cpu" and raw.data_ptr() != place.data_ptr()
     largest = None if kept else raw.amax(-1, keepdim=True)
     torch.softmax(raw, dim=-1, out=place)
-    log_normalizer = None if largest is None else largest - place.amax(-1, keepdim=True).log()
+    log_largest = None if largest is None else place.amax(-1, keepdim=True).log()
     one = place.gather(-1, index)
     place.scatter_(-1, index, 0.0)
 
     def plain_log() -> Tensor:
-        if log_normalizer is not None:
-            return score - log_normalizer
+        if largest is not None and log_largest is not None:
+            return (score - largest) + log_largest
         if one.amin() > _SMALLEST_PRECISE:
             return one.log()
-        return score - torch.logsumexp(raw, dim=-1, keepdim=True)
+        # Below the largest score, not below logsumexp(s): of scores about 1e4 that would have the last place.
+        return (score - raw.amax(-1, keepdim=True)) + torch.maximum(place.amax(-1, keepdim=True), one).log()
 
     return OneVersusRest(
         index,
@@ -190,7 +191,7 @@ def one_versus_rest_into(raw: Tensor, index: Tensor, place: Tensor) -> OneVersus
         plain_log,
         # No memory for the squares. Not for autograd: the second derivative of a norm at 0 is NaN.
         lambda: torch.linalg.vector_norm(place, dim=-1, keepdim=True) ** 2,
-        lambda: score - plain_log() if log_normalizer is None else log_normalizer,
+        lambda: score - plain_log() if largest is None or log_largest is None else largest - log_largest,
     )
 
 
