@@ -45,9 +45,11 @@ def fused_linear(
 
     Numerics: half precision multiplies in half precision with float32 sums, as ``nn.Linear`` does, and computes the
     loss in float32. Over more than four chunks the gradient of a half-precision weight is added up in float32, which
-    takes twice its memory.
+    takes twice its memory. In float16 a mean over many rows has gradients so small that some vanish before a loss
+    scale reaches them; bfloat16 has no such end.
 
-    Special cases: under ``torch.func``, ``torch.compile`` and ``create_graph`` the plain layer and loss take over.
+    Special cases: class weights go with the loss, ``losses.CrossEntropy(weight)``: here ``weight`` is the layer's.
+    Under ``torch.func``, ``torch.compile`` and ``create_graph`` the plain layer and loss take over.
 
     Raises:
         ShapeError: if features, weight, bias and target do not belong together.

@@ -2,7 +2,8 @@
 
 ``formula`` says what a formula is, ``reduction`` turns per-sample values into a mean, with weights and masks. ``paths``
 chooses the way and says why; ``blockwise``, ``kernels`` and ``compiled`` are the ways that take value and gradient in
-one sweep, ``evaluate`` ties them into autograd, and ``fused_linear`` puts the last layer's product before them.
+one sweep, ``node`` ties them into autograd, ``evaluate`` is all of it in one call, and ``fused_linear`` puts the last
+layer's product before it.
 """
 
 from lastlayer.evaluation.evaluate import evaluate, gradient_of_values, mean_and_gradient

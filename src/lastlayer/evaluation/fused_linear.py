@@ -18,10 +18,12 @@ from torch import Tensor
 from lastlayer.checks import InputError, ShapeError, check_choice, check_floating, shape_text
 from lastlayer.evaluation.blockwise import Sweep
 from lastlayer.evaluation.buffers import fresh_gradient
-from lastlayer.evaluation.evaluate import RUN, check_unchanged, evaluate, prepare, times, versions
+from lastlayer.evaluation.evaluate import evaluate
 from lastlayer.evaluation.formula import Formula
+from lastlayer.evaluation.node import check_unchanged, times, versions
 from lastlayer.evaluation.paths import choose_path, evaluate_with, why_plain
 from lastlayer.evaluation.reduction import REDUCTIONS, quotient
+from lastlayer.evaluation.sweeping import RUN, prepare
 
 BYTE_BUDGET = 32 << 20
 #: A weight gradient in half precision is added up in place over so few chunks; over more the roundings would show.

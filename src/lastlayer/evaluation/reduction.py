@@ -84,3 +84,8 @@ def _never_zero(denominator: Tensor | float) -> Tensor | float:
     if isinstance(denominator, Tensor):
         return torch.where(denominator == 0, torch.ones_like(denominator), denominator)
     return denominator
+
+
+def in_dtype(normalizer: Tensor | float, dtype: torch.dtype) -> Tensor | float:
+    """A count of rows or a float32 sum of weights would give the gradient its own precision."""
+    return normalizer.to(dtype) if isinstance(normalizer, Tensor) else normalizer
