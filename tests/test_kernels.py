@@ -9,6 +9,7 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
+import scipy.special
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -277,3 +278,15 @@ def test_the_translation_is_plain_source(name):
 
 def test_there_are_kernels():
     assert {"squared_error", "binary_cross_entropy"} <= set(KERNELS)
+
+
+@needs_numba
+def test_the_logarithm_of_the_gamma_function():
+    """Exact at 1 and 2, where a count of 0 or 1 has its factorial."""
+    counts = np.arange(1, 2000, dtype=np.float32)
+    others = np.concatenate([np.linspace(1, 20, 20_001), np.logspace(0, 10, 5000), np.logspace(-30, 0, 3000)])
+    numbers = np.concatenate([counts, others.astype(np.float32)])
+    found, exact = _of_every("lgamma", numbers), scipy.special.gammaln(numbers.astype(np.float64))
+    unit = np.spacing(np.maximum(np.abs(exact), 1.0).astype(np.float32))
+    assert (np.abs(found - exact) <= 2.5 * unit).all()
+    assert (found[:2] == 0).all()

@@ -6,6 +6,7 @@ one sweep, ``node`` ties them into autograd, ``evaluate`` is all of it in one ca
 layer's product before it.
 """
 
+from lastlayer.evaluation.buffers import release_memory
 from lastlayer.evaluation.evaluate import evaluate, gradient_of_values, mean_and_gradient
 from lastlayer.evaluation.formula import Elementwise, Formula, Scaled, Summed, weighted_mean
 from lastlayer.evaluation.fused_linear import fused_linear
@@ -27,5 +28,6 @@ __all__ = [
     "fused_linear",
     "gradient_of_values",
     "mean_and_gradient",
+    "release_memory",
     "weighted_mean",
 ]

@@ -61,6 +61,25 @@ float_of_bits = _reinterpreted(types.int32, types.float32, ir.FloatType())
 bits_of_float = _reinterpreted(types.float32, types.int32, ir.IntType(32))
 
 
+_STIRLING_FROM, _THREE = np.float32(8.0), np.float32(3.0)
+# log Γ(2 + t) / t for 0 ≤ t ≤ 1, fitted likewise (relative error below 3e-10), and Stirling's series.
+_G0, _G1, _G2, _G3, _G4, _G5, _G6, _G7, _G8 = (
+    np.float32(number)
+    for number in (
+        0.42278432846069336,
+        0.32246702909469604,
+        -0.06735184043645859,
+        0.02057565376162529,
+        -0.007356425281614065,
+        0.002796575427055359,
+        -0.0010083694942295551,
+        0.00028200194356031716,
+        -4.176672882749699e-05,
+    )
+)
+_HALF_LOG_2_PI, _S1, _S3, _S5 = (np.float32(number) for number in (0.9189385332046727, 1 / 12, -1 / 360, 1 / 1260))
+
+
 @inline
 def minimum(a: Any, b: Any) -> Any:
     """The lesser; NaN of the first operand stays."""
@@ -224,6 +243,30 @@ def sinh(x: Any) -> Any:
 def cosh(x: Any) -> Any:
     rising = _half_expm1(abs(x)) + HALF
     return rising + np.float32(0.25) / rising
+
+
+@inline
+def lgamma(x: Any) -> Any:
+    """The logarithm of the gamma function, for x > 0; exact at 1 and 2."""
+    far = x >= _STIRLING_FROM
+    # Down to [2, 3) by Γ(x) = (x − 1) Γ(x − 1), or up to it; the factors have one logarithm together.
+    near = x
+    factor = ONE
+    for _ in range(6):
+        down = near >= _THREE
+        near = near - ONE if down else near
+        factor = factor * near if down else factor
+    for _ in range(2):
+        up = near < TWO
+        factor = factor / near if up else factor
+        near = near + ONE if up else near
+    t = near - TWO
+    series = (((((((_G8 * t + _G7) * t + _G6) * t + _G5) * t + _G4) * t + _G3) * t + _G2) * t + _G1) * t + _G0
+    logarithm = log(x if far else factor)
+    share = ONE / x
+    correction = share * (_S1 + share * share * (_S3 + share * share * _S5))
+    stirling = (x - HALF) * logarithm - x + (_HALF_LOG_2_PI + correction)
+    return stirling if far else t * series + logarithm
 
 
 @inline

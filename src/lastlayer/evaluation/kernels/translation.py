@@ -48,6 +48,7 @@ _OPERATIONS: dict[str, str] = {
     "log_sigmoid": "log_sigmoid({})",
     "softplus": "softplus({})",
     "tanh": "tanh({})",
+    "lgamma": "lgamma({})",
     "sinh": "sinh({})",
     "cosh": "cosh({})",
     "zeros_like": "ZERO",
