@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from lastlayer import evaluate_with, explain, losses
+from lastlayer.evaluation import release_memory
 from lastlayer.losses import Loss
 
 from page import versions
@@ -106,6 +107,8 @@ def peak_bytes(run: Callable[[], object]) -> float:
     """The most memory at once beyond what was there before, on the device or of the process."""
     run()
     gc.collect()
+    # Memory that is kept for the next gradient would be counted as there before.
+    release_memory()
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
