@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lastlayer.checks import check_same_shape
+from lastlayer.checks import KindError, check_same_shape
 from lastlayer.evaluation.true_class import OfIndex, TrueClass
 from lastlayer.facts import LossFacts
 
@@ -39,8 +39,12 @@ class Formula(ABC):
         return False
 
     def of_index(self, true: TrueClass, target: Tensor) -> OfIndex:
-        """Value and gradient for class indices, where ``sees_true_class``; ``target`` as it was given."""
-        raise NotImplementedError(type(self).__name__)
+        """Value and gradient for class indices, where ``sees_true_class``; ``target`` as it was given.
+
+        Raises:
+            KindError: where it does not.
+        """
+        raise KindError(f"{type(self).__name__} does not see the true class alone; ask sees_true_class first.")
 
     def harmless_index(self, target: Tensor) -> Tensor:
         """Class indices, each naming a class also where the sample counts nothing."""
