@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lastlayer.heads import Categorical
+from lastlayer.networks import PiecewiseLinear, TabularNetwork
 from lastlayer.training import Recipe, Rows, one_epoch
 
 from page import versions
@@ -45,6 +46,20 @@ def perceptron() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Linear(INPUTS, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, CLASSES)
+    )
+
+
+def own_network() -> TabularNetwork:
+    """The same perceptron as the library's own network, which writes its backward out."""
+    torch.manual_seed(0)
+    return TabularNetwork(
+        inputs=INPUTS,
+        numeric=0,
+        outputs=CLASSES,
+        hidden=(HIDDEN, HIDDEN),
+        activation="relu",
+        dropout=0.0,
+        codes=PiecewiseLinear.learn(np.zeros((1, 0), dtype=np.float32), 0),
     )
 
 
@@ -68,8 +83,8 @@ def products_alone() -> Callable[[], object]:
     return epoch
 
 
-def lastlayer(features: Tensor, target: Tensor) -> Callable[[], object]:
-    network, head = perceptron(), Categorical(classes=CLASSES)
+def lastlayer(features: Tensor, target: Tensor, network: nn.Module) -> Callable[[], object]:
+    head = Categorical(classes=CLASSES)
     recipe = Recipe(optimizer="adam", learning_rate=1e-3, weight_decay=0.0, batch_size=BATCH)
     plan = recipe.plan(ROWS, classes=True)
     optimizer, generator = plan.build_optimizer(network), torch.Generator().manual_seed(0)
@@ -179,7 +194,8 @@ def main() -> None:
     features, target = data()
     candidates: dict[str, Callable[[], object] | None] = {
         "matrix products alone": products_alone(),
-        "lastlayer": lastlayer(features, target),
+        "lastlayer, its own network": lastlayer(features, target, own_network()),
+        "lastlayer, any module": lastlayer(features, target, perceptron()),
         "bare PyTorch loop, fused Adam": bare_loop(features, target),
         "written out by hand, fused Adam": by_hand(features, target, optimize=True),
         "written out by hand, no optimizer": by_hand(features, target, optimize=False),

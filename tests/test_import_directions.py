@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "heads": {"checks", "facts", "evaluation", "losses"},
     "last_layer": {"checks", "evaluation", "heads", "losses"},
     "networks": {"activations", "checks"},
-    "initialization": {"heads"},
+    "initialization": {"heads", "networks"},
     "preprocessing": {"checks", "files"},
     "regularization": {"checks"},
     "training": {"checks", "heads", "regularization"},

@@ -41,6 +41,19 @@ class Activation(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         return self.value(x)
 
+    def record(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The output, and what :meth:`backpropagate` needs of it: x and the output."""
+        value = self.value(x)
+        return value, (x, value)
+
+    def backpropagate(self, saved: tuple[Tensor, Tensor], gradient: Tensor, *, further: bool) -> Tensor | None:
+        """The gradient of the input, where it is to go ``further``; of elementwise activations without parameters."""
+        return self._pull_back(*saved, gradient) if further else None
+
+    def _pull_back(self, x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        """``gradient · derivative``; overridden where PyTorch has a kernel that does it in one pass."""
+        return gradient * self.derivative(x)
+
     def profile(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Value and derivative over the numbers x, as a plot shows them; the facts say what of a wider function."""
         return self.value(x), self.derivative(x)

@@ -94,6 +94,10 @@ class SiLU(Activation):
     def value(self, x: Tensor) -> Tensor:
         return silu(x)
 
+    def _pull_back(self, x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        result: Tensor = torch.ops.aten.silu_backward(gradient, x)
+        return result
+
     def _derivative(self, x: Tensor) -> Tensor:
         return torch.sigmoid(x) * (1.0 + x * torch.sigmoid(-x))
 

@@ -94,6 +94,10 @@ class ReLU(Activation):
     def value(self, x: Tensor) -> Tensor:
         return relu(x)
 
+    def _pull_back(self, x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        result: Tensor = torch.ops.aten.threshold_backward(gradient, value, 0)
+        return result
+
     def _derivative(self, x: Tensor) -> Tensor:
         return (x > 0).to(x.dtype)
 
@@ -127,6 +131,10 @@ class LeakyReLU(Activation):
 
     def value(self, x: Tensor) -> Tensor:
         return leaky_relu(x, self.slope)
+
+    def _pull_back(self, x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        result: Tensor = torch.ops.aten.leaky_relu_backward(gradient, x, self.slope, False)
+        return result
 
     def _derivative(self, x: Tensor) -> Tensor:
         return torch.ones_like(x).masked_fill(~(x > 0), self.slope)

@@ -57,5 +57,9 @@ class Tanh(Activation):
     def value(self, x: Tensor) -> Tensor:
         return tanh(x)
 
+    def _pull_back(self, x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        result: Tensor = torch.ops.aten.tanh_backward(gradient, value)
+        return result
+
     def _derivative(self, x: Tensor) -> Tensor:
         return 4.0 * torch.sigmoid(2.0 * x) * torch.sigmoid(-2.0 * x)

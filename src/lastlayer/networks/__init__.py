@@ -1,6 +1,7 @@
 """Networks: the bodies that turn features into raw output."""
 
 from lastlayer.networks.dropout import Dropout
+from lastlayer.networks.linear import Linear
 from lastlayer.networks.tabular import ACTIVATIONS, PiecewiseLinear, TabularNetwork
 
-__all__ = ["ACTIVATIONS", "Dropout", "PiecewiseLinear", "TabularNetwork"]
+__all__ = ["ACTIVATIONS", "Dropout", "Linear", "PiecewiseLinear", "TabularNetwork"]

@@ -38,13 +38,24 @@ class Dropout(nn.Module):
         self.dropped = min(round(256 * p), 255)
 
     def forward(self, units: Tensor) -> Tensor:
+        return self.record(units)[0]
+
+    def record(self, units: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The output, and the factor of every unit, 0 for those dropped; ``None`` where nothing is dropped."""
         if not self.training or self.dropped == 0:
-            return units
+            return units, None
         draws = torch.empty(-(-units.numel() // 8), dtype=torch.int64, device=units.device)
         # Over all 64 bits; without bounds the sign bit would stay 0, and with it one bit of every eighth byte.
         draws.random_(torch.iinfo(torch.int64).min, None)
         kept = draws.view(torch.uint8)[: units.numel()].view(units.shape) >= self.dropped
-        return units * kept.to(units.dtype).mul_(256 / (256 - self.dropped))
+        factor = kept.to(units.dtype).mul_(256 / (256 - self.dropped))
+        return units * factor, factor
+
+    def backpropagate(self, factor: Tensor | None, gradient: Tensor, *, further: bool) -> Tensor | None:
+        """The gradient of the input, where it is to go ``further``."""
+        if not further:
+            return None
+        return gradient if factor is None else gradient * factor
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -11,18 +11,30 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lastlayer.activations import Activation, Maxout, modules
-from lastlayer.checks import check_choice
+from lastlayer.checks import InputError, check_choice
+from lastlayer.networks.chain import Tape, backpropagate, can_be_written_out, is_watched, record
 from lastlayer.networks.dropout import Dropout
+from lastlayer.networks.linear import Linear
 
 #: Every activation of the catalog, by the name that networks take.
 ACTIVATIONS: dict[str, type[Activation]] = modules()
 
 
-def hidden_layer(inputs: int, units: int, activation: str) -> list[nn.Module]:
-    """A linear layer and its activation, or one maxout layer, which is both."""
-    if activation == Maxout.facts.name:
+def hidden_layer(inputs: int, units: int, activation: str, members: int | None) -> list[nn.Module]:
+    """A linear layer and its activation, or one maxout layer, which is both.
+
+    Raises:
+        InputError: for members of an activation that learns: its parameters have no axis for them.
+    """
+    module = ACTIVATIONS[activation]
+    if members is not None and module.facts.parameters is not None:
+        raise InputError(
+            f"activation {activation!r} has parameters of its own, and an ensemble needs one that has none, such as "
+            f"'relu', 'silu' or 'tanh'."
+        )
+    if module is Maxout:
         return [Maxout(inputs, units)]
-    return [nn.Linear(inputs, units), ACTIVATIONS[activation]()]
+    return [Linear(inputs, units, members=members), module()]
 
 
 class PiecewiseLinear(nn.Module):
@@ -76,7 +88,8 @@ class PiecewiseLinear(nn.Module):
 class TabularNetwork(nn.Module):
     """A multilayer perceptron over encoded columns, with piecewise-linear codes of the numeric ones beside them.
 
-    Shapes: features ``(n, inputs)``, of which the first ``numeric`` are numeric columns; raw output ``(n, outputs)``.
+    Shapes: features ``(n, inputs)``, of which the first ``numeric`` are numeric columns; raw output ``(n, outputs)``,
+    or ``(members, n, outputs)`` from several networks side by side.
 
     Args:
         inputs: width of the encoded table.
@@ -86,9 +99,10 @@ class TabularNetwork(nn.Module):
         activation: a key of ``ACTIVATIONS``.
         dropout: share of hidden units dropped while training.
         codes: the piecewise-linear codes.
+        members: how many networks of this shape, with weights of their own, side by side; ``None`` for a single one.
 
     Raises:
-        InputError: for an activation that is not known.
+        InputError: for an activation that is not known, or cannot be had by several members.
     """
 
     def __init__(
@@ -101,6 +115,7 @@ class TabularNetwork(nn.Module):
         activation: str,
         dropout: float,
         codes: PiecewiseLinear,
+        members: int | None = None,
     ) -> None:
         super().__init__()
         check_choice(activation, tuple(ACTIVATIONS), what="activation")
@@ -112,18 +127,20 @@ class TabularNetwork(nn.Module):
             "activation": activation,
             "dropout": dropout,
             "codes": len(codes.columns),
+            "members": members,
         }
+        self.members = members
         self.numeric = numeric
         self.codes = codes
         layers: list[nn.Module] = []
         width = inputs + len(codes.columns)
         for units in hidden:
-            layers += hidden_layer(width, units, activation)
+            layers += hidden_layer(width, units, activation, members)
             if dropout > 0:
                 layers.append(Dropout(dropout))
             width = units
         self.body = nn.Sequential(*layers)
-        self.last = nn.Linear(width, outputs)
+        self.last = Linear(width, outputs, members=members)
 
     @classmethod
     def from_spec(cls, spec: dict[str, Any]) -> TabularNetwork:
@@ -134,6 +151,27 @@ class TabularNetwork(nn.Module):
         return cls(**shape, codes=empty)
 
     def forward(self, features: Tensor) -> Tensor:
-        codes = self.codes(features[:, : self.numeric])
-        raw: Tensor = self.last(self.body(torch.cat([features, codes], dim=1)))
+        raw: Tensor = self.last(self.body(self._inputs(features)))
         return raw
+
+    @property
+    def writes_backward(self) -> bool:
+        """Whether :meth:`record` and :meth:`backpropagate` do what autograd would at this moment."""
+        return not is_watched(self) and all(map(can_be_written_out, self._layers))
+
+    def record(self, features: Tensor) -> tuple[Tensor, Tape]:
+        """Raw output, and the tape that :meth:`backpropagate` reads; no autograd."""
+        return record(self._layers, self._inputs(features))
+
+    def backpropagate(self, tape: Tape, gradient: Tensor) -> None:
+        """Sets the ``grad`` of every parameter, given the gradient of the raw output."""
+        backpropagate(self._layers, tape, gradient)
+
+    @property
+    def _layers(self) -> tuple[nn.Module, ...]:
+        return (*self.body, self.last)
+
+    def _inputs(self, features: Tensor) -> Tensor:
+        if self.codes.columns.numel() == 0:
+            return features
+        return torch.cat([features, self.codes(features[:, : self.numeric])], dim=1)

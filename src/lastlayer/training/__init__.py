@@ -1,6 +1,7 @@
 """Training: ``step`` is one step, ``loop`` the epochs around it, ``recipe`` every number in them."""
 
 from lastlayer.training.loop import Epoch, History, forward, one_epoch, train
+from lastlayer.training.optimizers import update
 from lastlayer.training.progress import progress_bar
 from lastlayer.training.recipe import FEW_ROWS, OPTIMIZERS, Plan, Recipe
 from lastlayer.training.rows import Rows
@@ -25,4 +26,5 @@ __all__ = [
     "progress_bar",
     "step",
     "train",
+    "update",
 ]
