@@ -8,7 +8,7 @@ from torch import Tensor
 from lastlayer.checks import check_choice, check_floating
 from lastlayer.evaluation.buffers import fresh_gradient
 from lastlayer.evaluation.formula import Formula
-from lastlayer.evaluation.node import ClosedForm, SmallMean
+from lastlayer.evaluation.node import ClosedForm, small_loss
 from lastlayer.evaluation.paths import choose_path, gradient_buffer_for, why_plain
 from lastlayer.evaluation.plain import evaluate_plainly
 from lastlayer.evaluation.reduction import REDUCTIONS, computed_dtype, quotient, rounded
@@ -28,8 +28,7 @@ def evaluate(
     differentiable = raw.requires_grad and torch.is_grad_enabled()
     plainly = sample_weight is None and normalizer is None and reduction == "mean"
     if differentiable and plainly and is_small(formula, raw, target):
-        small: Tensor = SmallMean.apply(raw, formula, target)
-        return small
+        return small_loss(formula, raw, target)
     check_choice(reduction, REDUCTIONS, what="reduction")
     check_floating(raw, what="raw")
     path = choose_path(formula, raw, target, sample_weight, normalizer, reduction=reduction).path

@@ -49,6 +49,7 @@ class _Wish:
 
 
 _NOTHING = _Wish()
+_NO_TENSOR = frozenset([None])
 _WISH: ContextVar[_Wish] = ContextVar("lastlayer_evaluation")
 
 
@@ -96,7 +97,7 @@ def nothing_special(formula: Formula, raw: Tensor, target: Tensor) -> bool:
         and type(raw) is Tensor
         and type(target) is Tensor
         and not target.requires_grad
-        and not any(tensor is not None for tensor in formula.tensors)
+        and _NO_TENSOR.issuperset(formula.tensors)
         and torch._C._get_tracing_state() is None
     )
 

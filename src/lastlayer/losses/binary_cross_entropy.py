@@ -90,6 +90,9 @@ class BinaryCrossEntropyFormula(Elementwise):
         torch.sigmoid(raw, out=gradient).sub_(target)
         return value
 
+    def twin(self, raw: Tensor, target: Tensor) -> Tensor | None:
+        return F.binary_cross_entropy_with_logits(raw, target, self.weight, pos_weight=self.pos_weight)
+
     def optimal_constant(self, target: Tensor, sample_weight: Tensor) -> Tensor:
         # Both means, not 1 − mean: a rounded mean may exceed 1, and its complement would have no logarithm.
         positive, negative = weighted_mean(target, sample_weight), weighted_mean(1.0 - target, sample_weight)

@@ -13,7 +13,7 @@ from lastlayer.checks import KindError, ShapeError, shape_text
 from lastlayer.evaluation import Formula, OfIndex, weighted_mean
 
 #: From how many classes on PyTorch's softmax over the last axis is the quicker one.
-_LONG_AXIS = 16
+LONG_AXIS = 16
 #: Below this a float32 probability is about to lose digits to underflow.
 _SMALLEST_PRECISE = 1e-30
 
@@ -94,14 +94,14 @@ def log_softmax(raw: Tensor) -> Tensor:
     With 10 classes it takes five times as long as the kernel for a leading axis, which takes many samples at once;
     from 16 classes on it is the other way round.
     """
-    if raw.shape[-1] < _LONG_AXIS:
+    if raw.shape[-1] < LONG_AXIS:
         return torch.log_softmax(raw.transpose(0, -1), dim=0).transpose(0, -1)
     return torch.log_softmax(raw, dim=-1)
 
 
 def softmax(raw: Tensor) -> Tensor:
     """Over the last axis, short or long."""
-    if raw.shape[-1] < _LONG_AXIS:
+    if raw.shape[-1] < LONG_AXIS:
         return torch.softmax(raw.transpose(0, -1), dim=0).transpose(0, -1)
     return torch.softmax(raw, dim=-1)
 
@@ -197,7 +197,7 @@ def one_versus_rest_into(raw: Tensor, index: Tensor, place: Tensor) -> OneVersus
 
 def writes_into(raw: Tensor, place: Tensor) -> bool:
     """Whether a softmax in place is worth it: over few classes a leading axis is quicker, in memory of its own."""
-    return raw.shape[-1] >= _LONG_AXIS and raw.is_contiguous() and place.is_contiguous()
+    return raw.shape[-1] >= LONG_AXIS and raw.is_contiguous() and place.is_contiguous()
 
 
 class Softmax:

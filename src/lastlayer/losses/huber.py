@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lastlayer.evaluation import Elementwise, evaluate
@@ -63,6 +64,9 @@ class HuberFormula(Elementwise):
         cut = error.clamp(-self.delta, self.delta)
         return cut * (error - 0.5 * cut), cut
 
+    def twin(self, raw: Tensor, target: Tensor) -> Tensor | None:
+        return F.huber_loss(raw, target, delta=self.delta)
+
     def optimal_constant(self, target: Tensor, sample_weight: Tensor) -> Tensor:
         return best_between_targets(self, target, sample_weight)
 
@@ -105,6 +109,9 @@ class SmoothL1Formula(Elementwise):
         error = raw - target
         cut = (error / self.beta).clamp(-1.0, 1.0)
         return cut * (error - 0.5 * self.beta * cut), cut
+
+    def twin(self, raw: Tensor, target: Tensor) -> Tensor | None:
+        return F.smooth_l1_loss(raw, target, beta=self.beta)
 
     def optimal_constant(self, target: Tensor, sample_weight: Tensor) -> Tensor:
         return best_between_targets(self, target, sample_weight)

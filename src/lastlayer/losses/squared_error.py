@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lastlayer.evaluation import Elementwise, evaluate, weighted_mean
@@ -59,6 +60,9 @@ class SquaredErrorFormula(Elementwise):
         error = raw - target
         square = error * error
         return (0.5 * square, error) if self.halved else (square, error + error)
+
+    def twin(self, raw: Tensor, target: Tensor) -> Tensor | None:
+        return None if self.halved else F.mse_loss(raw, target)
 
     def optimal_constant(self, target: Tensor, sample_weight: Tensor) -> Tensor:
         return weighted_mean(target, sample_weight)
