@@ -41,8 +41,11 @@ class Activation(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         return self.value(x)
 
-    def record(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The output, and what :meth:`backpropagate` needs of it: x and the output."""
+    def record(self, x: Tensor, *, in_place: bool = False) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The output, and what :meth:`backpropagate` needs of it: x and the output.
+
+        ``in_place`` allows the output to be written over x.
+        """
         value = self.value(x)
         return value, (x, value)
 
@@ -51,7 +54,10 @@ class Activation(nn.Module, ABC):
         return self._pull_back(*saved, gradient) if further else None
 
     def _pull_back(self, x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-        """``gradient · derivative``; overridden where PyTorch has a kernel that does it in one pass."""
+        """``gradient · derivative``, which may be written over the gradient.
+
+        Overridden where PyTorch has a kernel that does it in one pass.
+        """
         return gradient * self.derivative(x)
 
     def profile(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -94,9 +94,14 @@ class ReLU(Activation):
     def value(self, x: Tensor) -> Tensor:
         return relu(x)
 
+    def record(self, x: Tensor, *, in_place: bool = False) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        value = x.relu_() if in_place else torch.relu(x)
+        return value, (value, value)
+
     def _pull_back(self, x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-        result: Tensor = torch.ops.aten.threshold_backward(gradient, value, 0)
-        return result
+        # PyTorch's kernel of ReLU's backward; what was passed on is positive, so the output says as much as the input.
+        torch.ops.aten.threshold_backward.grad_input(gradient, value, 0, grad_input=gradient)
+        return gradient
 
     def _derivative(self, x: Tensor) -> Tensor:
         return (x > 0).to(x.dtype)

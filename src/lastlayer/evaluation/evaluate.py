@@ -50,21 +50,22 @@ def mean_and_gradient(
     *,
     sample_weight: Tensor | None = None,
     normalizer: Tensor | float | None = None,
+    factor: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """The mean loss and its closed-form gradient with respect to ``raw``, without an autograd graph.
+    """The mean loss, and its closed-form gradient with respect to ``raw`` times a factor, without an autograd graph.
 
     ``raw.backward(gradient)`` then continues into the network: one node and its bookkeeping fewer than a loss under
     autograd. The gradient has the dtype of ``raw``.
     """
     raw = raw.detach()
     if sample_weight is None and normalizer is None and is_small(formula, raw, target):
-        return small_mean(formula, raw, formula.conform(raw, target))
+        return small_mean(formula, raw, formula.conform(raw, target), factor)
     check_floating(raw, what="raw")
     path = choose_path(formula, raw, target, sample_weight, normalizer).path
     sweep = prepare(formula, raw, target, sample_weight, "mean", normalizer)
     gradient = _gradient_place(raw)
     total = RUN["blockwise" if path == "plain" else path](sweep, gradient)
-    return quotient(total, sweep.normalizer), gradient
+    return quotient(total, sweep.normalizer), gradient if factor == 1.0 else gradient.mul_(factor)
 
 
 def gradient_of_values(formula: Formula, raw: Tensor, target: Tensor) -> Tensor:

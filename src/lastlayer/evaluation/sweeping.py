@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lastlayer.evaluation import blockwise, compiled, kernels
 from lastlayer.evaluation.blockwise import Sweep
-from lastlayer.evaluation.formula import Formula
+from lastlayer.evaluation.formula import Formula, Scaled
 from lastlayer.evaluation.paths import nothing_special
 from lastlayer.evaluation.reduction import (
     computed_dtype,
@@ -73,17 +73,24 @@ def is_small(formula: Formula, raw: Tensor, target: Tensor) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _one_over(number: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _number(number: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """As a tensor: a number of Python's is made one at every use, which takes as long as the product."""
-    return torch.tensor(1.0 / number, dtype=dtype, device=device)
+    return torch.tensor(number, dtype=dtype, device=device)
 
 
-def small_mean(formula: Formula, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and gradient with nothing in between but the formula's own operations; the target is conformed."""
+def small_mean(formula: Formula, raw: Tensor, target: Tensor, factor: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Mean, and gradient times a factor, with nothing in between but the formula's own operations.
+
+    The target is conformed.
+    """
+    if isinstance(formula, Scaled):
+        # Slope and factor are one product over the gradient; over the mean they are a product of two numbers.
+        loss, gradient = small_mean(formula.inner, raw, target, formula.slope * factor)
+        return loss.mul_(formula.slope).add_(formula.offset), gradient
     formula = formula.specialized(target)
     values, gradient = formula.value_and_gradient(raw, target)
     counts = formula.normalizing_weight(raw, target)
     if counts is None:
-        return values.mean(), gradient * _one_over(values.numel(), raw.dtype, raw.device)
+        return values.mean(), gradient * _number(factor / values.numel(), raw.dtype, raw.device)
     total = counts.sum()
-    return quotient(values.sum(), total), gradient * reciprocal(total)
+    return quotient(values.sum(), total), gradient * (reciprocal(total) * factor)

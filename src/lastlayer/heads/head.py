@@ -82,8 +82,12 @@ class Head(ABC):
         *,
         sample_weight: Tensor | None = None,
         normalizer: Tensor | float | None = None,
+        factor: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
-        """The mean loss and its closed-form gradient with respect to ``raw``: ``raw.backward(gradient)`` goes on."""
+        """The mean loss, and its closed-form gradient with respect to ``raw`` times a factor.
+
+        ``raw.backward(gradient)`` goes on from there.
+        """
         formula = self.formula
         loss, gradient = mean_and_gradient(
             formula,
@@ -91,6 +95,7 @@ class Head(ABC):
             target,
             sample_weight=sample_weight,
             normalizer=normalizer,
+            factor=factor,
         )
         return loss, gradient if formula.event_dims else gradient.unsqueeze(-1)
 

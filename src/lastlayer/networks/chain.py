@@ -46,8 +46,14 @@ def is_watched(layer: nn.Module) -> bool:
 def record(layers: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, Tape]:
     """The chain's output, and the tape that :func:`backpropagate` reads."""
     tape: Tape = []
+    owned = False
     for layer in layers:
-        x, saved = layer.record(x)  # type: ignore[operator]
+        if isinstance(layer, Activation):
+            x, saved = layer.record(x, in_place=owned)
+        else:
+            x, saved = layer.record(x)  # type: ignore[operator]
+        # A linear layer's output is nobody else's; an activation's is on the tape.
+        owned = isinstance(layer, Linear)
         tape.append(saved)
     return x, tape
 

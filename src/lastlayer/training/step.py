@@ -53,8 +53,7 @@ def _loss_and_gradient(network: nn.Module, head: Head, raw: Tensor, batch: Rows)
         return head.loss_and_gradient(raw, batch.target, sample_weight=batch.weight)
     target = batch.target.expand(members, *batch.target.shape)
     if batch.weight is None:
-        loss, gradient = head.loss_and_gradient(raw, target)
-        return loss, gradient * members
+        return head.loss_and_gradient(raw, target, factor=float(members))
     # Each member's weights add up to 1 whatever the others' are.
     weight = batch.weight.t() if batch.weight.dim() == 2 else batch.weight.expand(members, len(batch))
     share = weight / weight.sum(1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
