@@ -169,7 +169,7 @@ def test_one_row_and_two(tmp_path: Path) -> None:
         (("-t", "x", "--head", "unit_interval"), "outside [0, 1]"),
         (("-t", "town", "--head", "gaussian"), "Classifier"),
         (("-t", "y", "--head", "multilabel"), "does not fit this target"),
-        (("-t", "y", "--head", "sigmoid"), "bernoulli, categorical"),
+        (("-t", "y", "--head", "sigmoid"), "'bernoulli', 'categorical'"),
         (("-t", "x", "--balanced"), "--balanced is for classes"),
         (("-t", "x,y"), "0 and 1 only"),
         (("-t", "y,"), "no column ''"),

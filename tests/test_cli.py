@@ -124,16 +124,19 @@ def test_rows_count_by_their_weight_and_the_weight_is_no_input(tmp_path: Path) -
     assert plain["accuracy"] == pytest.approx(0.5)
 
 
-def test_balanced_counts_every_class_alike(tmp_path: Path) -> None:
-    x = np.random.default_rng(0).normal(size=200)
-    path = table(tmp_path / "t.csv", rows=200, x=x.tolist(), y=[0] * 180 + [1] * 20)
-    means = []
+def test_balanced_decides_as_if_classes_were_alike_and_keeps_probabilities(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    target = [0] * 360 + [1] * 40
+    path = table(tmp_path / "t.csv", rows=400, x=(random.normal(size=400) + target).tolist(), y=target)
+    means, decided = [], []
     for name, more in (("plain", ()), ("balanced", ("--balanced",))):
         done("fit", path, "-t", "y", "-o", tmp_path / name, *more, *SHORT)
         rows = done("predict", tmp_path / name, path, "--json").json
         means.append(np.mean([row["probability_1"] for row in rows]))
-    assert means[0] == pytest.approx(0.1, abs=0.05)
-    assert means[1] == pytest.approx(0.5, abs=0.1)
+        decided.append(np.mean([row["prediction"] for row in rows]))
+    assert means == pytest.approx([0.1, 0.1], abs=0.05)
+    assert decided[0] < 0.1
+    assert decided[1] > 0.2
 
 
 def test_a_head_by_name_overrides_the_choice(tmp_path: Path) -> None:
@@ -239,9 +242,9 @@ def test_a_quantity_comes_with_its_scale(tmp_path: Path) -> None:
     assert model.err.startswith("note: 2 of 344 rows have no target")
     assert model.json["record"]["choice"]["rows_without_target"] == 2
     rows = done("predict", out, PENGUINS, "--json").json
-    assert list(rows[0]) == ["prediction", "scale"]
+    assert list(rows[0]) == ["prediction", "standard_deviation"]
     assert 3000 < np.mean([row["prediction"] for row in rows]) < 5500
-    assert len({row["scale"] for row in rows}) == 1
+    assert len({row["standard_deviation"] for row in rows}) == 1
     screen = done("evaluate", out, PENGUINS).out
     assert "root mean squared error" in screen
     assert "on 342 rows of penguins.csv.gz; 2 without a target passed over" in screen

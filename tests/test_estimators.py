@@ -199,16 +199,18 @@ def test_rows_without_a_target_are_left_out_with_a_count() -> None:
     )
 
 
-def test_balanced_weights_raise_the_rare_class() -> None:
+def test_balanced_weights_rule_decisions_and_leave_probabilities_true() -> None:
     rng = np.random.RandomState(0)
     features = rng.normal(size=(1000, 2))
     target = (features[:, 0] + rng.normal(size=1000) > 2).astype(int)
-    plain = Classifier(**QUICK).fit(features, target).predict_proba(features)[:, 1].mean()
-    balanced = Classifier(class_weight="balanced", **QUICK).fit(features, target).predict_proba(features)[:, 1].mean()
+    plain = Classifier(**QUICK).fit(features, target)
+    balanced = Classifier(class_weight="balanced", **QUICK).fit(features, target)
     by_hand = Classifier(class_weight={0: 1.0, 1: (target == 0).sum() / target.sum()}, **QUICK).fit(features, target)
-    assert plain == pytest.approx(target.mean(), abs=0.05)
-    assert balanced > plain + 0.15
-    assert by_hand.predict_proba(features)[:, 1].mean() == pytest.approx(balanced, abs=0.02)
+    for model in (plain, balanced, by_hand):
+        assert model.predict_proba(features)[:, 1].mean() == pytest.approx(target.mean(), abs=0.05)
+    assert balanced.predict(features).mean() > plain.predict(features).mean() + 0.1
+    assert by_hand.predict(features).mean() == pytest.approx(balanced.predict(features).mean(), abs=0.04)
+    assert np.array_equal(balanced.predict(features), (balanced.decision_function(features) > 0).astype(int))
 
 
 # --- scikit-learn's ways ----------------------------------------------------------------------------------------------

@@ -463,7 +463,7 @@ def test_a_function_with_it_compiles_whole():
     assert_close(layer.gradients(compiled()), layer.gradients(layer.plain()))
 
 
-@pytest.mark.parametrize("name", [name for name, loss in CATALOG.items() if loss.facts.target is not None])
+@pytest.mark.parametrize("name", [name for name in CATALOG if CATALOG[name].facts.example(1)[1].is_floating_point()])
 def test_whatever_else_needs_a_gradient_gets_it(name):
     layer = Layer(CATALOG[name], 6)
     if name == "poisson_nll":

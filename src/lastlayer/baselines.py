@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
 from torch import Tensor
 
-from lastlayer.heads import Bernoulli, Categorical, Head, MultiLabel, UnitInterval
+from lastlayer.heads import Bernoulli, Categorical, Gaussian, Head, MultiLabel, Ordinal, Poisson, UnitInterval
 from lastlayer.training import Rows
 
 
@@ -41,51 +41,53 @@ class Baseline:
 def fit_baselines(head: Head, training: Rows, held_out: Rows) -> dict[str, Baseline]:
     """``"constant"`` and ``"linear"``, learned from the training rows; their scales fitted to the held-out ones.
 
-    The linear model is scikit-learn's: logistic regression for classes and labels, ridge for quantities, both with
-    their default penalty. A target in [0, 1] gets the logistic form of it, every row counted as both outcomes.
+    The constant is the best of the head itself. The linear model is scikit-learn's, with its default penalty: logistic
+    regression for classes and labels, Poisson's for counts, ridge with Gaussian noise for other quantities; a target in
+    [0, 1] gets the logistic form, every row counted as both outcomes.
     """
-    judges: dict[str, Head] = {"constant": head, "linear": head}
-    baselines = _fit(judges, head, training)
-    for name, baseline in baselines.items():
-        judges[name] = head.refit(baseline.raw(held_out.features), held_out.target, held_out.ones_or_weight())
-    return {name: dataclasses.replace(baseline, head=judges[name]) for name, baseline in baselines.items()}
+    baselines = _fit(head, training)
+    return {
+        name: dataclasses.replace(
+            baseline,
+            head=baseline.head.refit(baseline.raw(held_out.features), held_out.target, held_out.ones_or_weight()),
+        )
+        for name, baseline in baselines.items()
+    }
 
 
 def refit_baselines(baselines: dict[str, Baseline], head: Head, rows: Rows) -> dict[str, Baseline]:
     """The same predictors learned from all rows, with the scales that rows held out have given them."""
-    return _fit({name: baseline.head for name, baseline in baselines.items()}, head, rows)
+    again = _fit(head, rows)
+    return {name: dataclasses.replace(again[name], head=baseline.head) for name, baseline in baselines.items()}
 
 
-def _fit(judges: dict[str, Head], head: Head, rows: Rows) -> dict[str, Baseline]:
+def _fit(head: Head, rows: Rows) -> dict[str, Baseline]:
     bias = head.initial_bias(rows.target, rows.ones_or_weight())
-    weight, intercept = _linear(head, rows, bias)
-    return {
-        "constant": Baseline(judges["constant"], None, bias),
-        "linear": Baseline(judges["linear"], weight, intercept),
-    }
+    return {"constant": Baseline(head, None, bias), "linear": _linear(head, rows, bias)}
 
 
-def _linear(head: Head, training: Rows, constant: Tensor) -> tuple[Tensor, Tensor]:
+def _linear(head: Head, training: Rows, constant: Tensor) -> Baseline:
     features, target = training.features.numpy(), training.target.numpy()
     weight = training.ones_or_weight().numpy()
-    coefficients = np.zeros((head.raw_size, features.shape[1]))
-    intercepts = constant.double().numpy().copy()
-    if isinstance(head, MultiLabel):
-        for label in range(head.labels):
+    judge = _linear_head(head)
+    coefficients = np.zeros((judge.raw_size, features.shape[1]))
+    intercepts = np.zeros(judge.raw_size) if judge.raw_size != head.raw_size else constant.double().numpy().copy()
+    if isinstance(judge, MultiLabel):
+        for label in range(judge.labels):
             # A label that never changes keeps its constant.
             if np.ptp(target[:, label]) > 0:
                 model = _logistic(features, target[:, label] > 0.5, weight)
                 coefficients[label], intercepts[label] = model.coef_[0], model.intercept_[0]
-    elif isinstance(head, UnitInterval):
+    elif isinstance(judge, UnitInterval):
         both = np.concatenate([weight * target, weight * (1 - target)])
         outcome = np.repeat([True, False], len(target))
         model = _logistic(np.concatenate([features, features])[both > 0], outcome[both > 0], both[both > 0])
         coefficients, intercepts = model.coef_, model.intercept_
-    elif isinstance(head, Bernoulli):
+    elif isinstance(judge, Bernoulli):
         if np.ptp(target) > 0:
             model = _logistic(features, target, weight)
             coefficients, intercepts = model.coef_, model.intercept_
-    elif isinstance(head, Categorical):
+    elif isinstance(judge, Categorical):
         present = np.unique(target)
         if len(present) > 2:
             model = _logistic(features, target, weight)
@@ -95,9 +97,22 @@ def _linear(head: Head, training: Rows, constant: Tensor) -> tuple[Tensor, Tenso
             model = _logistic(features, target, weight)
             coefficients[present[1]], intercepts[present] = model.coef_[0], (0.0, model.intercept_[0])
     else:
-        ridge = Ridge().fit(features.astype(np.float64), target, sample_weight=weight)
-        coefficients, intercepts = ridge.coef_[None], np.array([ridge.intercept_])
-    return torch.tensor(coefficients, dtype=torch.float32), torch.tensor(intercepts, dtype=torch.float32)
+        counts = isinstance(judge, Poisson)
+        model = PoissonRegressor(max_iter=1000) if counts else Ridge()
+        model.fit(features.astype(np.float64), target, sample_weight=weight)
+        coefficients, intercepts = model.coef_[None], np.array([model.intercept_])
+    return Baseline(
+        judge, torch.tensor(coefficients, dtype=torch.float32), torch.tensor(intercepts, dtype=torch.float32)
+    )
+
+
+def _linear_head(head: Head) -> Head:
+    """The head of the linear model that people would fit to such a target."""
+    if isinstance(head, Ordinal):
+        return Categorical(classes=head.classes)
+    if head.over_classes or isinstance(head, UnitInterval):
+        return head
+    return Poisson() if head.whole else Gaussian()
 
 
 def _logistic(

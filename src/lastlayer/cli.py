@@ -72,7 +72,12 @@ def fit(
         "model"
     ),
     head: Annotated[
-        str | None, typer.Option(metavar="HEAD", help="Last layer and loss by name, instead of going by the target.")
+        str | None,
+        typer.Option(
+            metavar="HEAD",
+            help="Last layer and loss by name, such as mixture:5, instead of going by the target; "
+            "auto tries all that fit a quantity.",
+        ),
     ] = None,
     weight: Weight = None,
     drop: Annotated[
@@ -83,8 +88,15 @@ def fit(
         typer.Option(metavar="NAME", help="Column to use although it looks unusable. May be repeated."),
     ] = None,
     balanced: Annotated[
-        bool, typer.Option("--balanced", help="Let every class count the same. Shifts probabilities.")
+        bool, typer.Option("--balanced", help="Decide as if every class were as common. Probabilities stay true.")
     ] = False,
+    members: Annotated[
+        int, typer.Option(metavar="N", help="Networks trained side by side, predicted as their mixture.", min=1)
+    ] = 1,
+    calibration: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="scale or pit (quantities), temperature or isotonic (classes)."),
+    ] = None,
     max_epochs: Annotated[int | None, typer.Option(metavar="N", help="Passes over the data at most.", min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(metavar="N", help="Rows per step.", min=1)] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Same seed, same machine: the same model.")] = 0,
@@ -110,6 +122,8 @@ def fit(
             thousands=thousands,
             force=force,
             dry_run=dry_run,
+            members=members,
+            calibration=calibration,
             max_epochs=max_epochs,
             batch_size=batch_size,
             random_state=seed,
@@ -141,15 +155,32 @@ def predict(
     identifier: Annotated[
         str | None, typer.Option("--id", metavar="NAME", help="Column to carry over, such as an identifier.")
     ] = None,
+    interval: Annotated[
+        float | None, typer.Option(metavar="P", help="Add the central interval that holds a quantity so often.")
+    ] = None,
+    quantiles: Annotated[
+        str | None, typer.Option(metavar="Q,Q", help="Add these quantiles of a quantity, such as 0.1,0.5,0.9.")
+    ] = None,
+    statistic: Annotated[
+        str | None, typer.Option(metavar="NAME", help="mean, median or mode; by default what the loss is least at.")
+    ] = None,
     thousands: Thousands = False,
     as_json: Json = False,
 ) -> None:
-    """Predict every row of a table, in its order: classes with probabilities, or quantities with their scale."""
+    """Predict every row of a table, in its order: classes with probabilities, or quantities with their spread."""
     with guarded() as say:
         from lastlayer.commands.predict import predict as run
         from lastlayer.preprocessing import write_table
 
-        predictions = run(model, table, identifier=identifier, thousands=thousands)
+        predictions = run(
+            model,
+            table,
+            identifier=identifier,
+            interval=interval,
+            quantiles=quantiles,
+            statistic=statistic,
+            thousands=thousands,
+        )
         if out is not None:
             write_table(predictions, out)
             written = {"rows": predictions.height, "columns": predictions.columns, "file": str(out)}

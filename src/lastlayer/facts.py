@@ -142,6 +142,9 @@ class HeadFacts:
         loss: the name of its loss.
         likelihood: the distribution of the target given the input.
         reference: where the pairing is stated.
+        example: ``example(n, dtype=..., generator=...) -> (raw, target)``, valid and varied, for the head's
+            ``default()``.
+        options: how its options are spelled behind the name, as in ``"mixture:5:laplace"``; ``None`` where it has none.
     """
 
     name: str
@@ -151,3 +154,5 @@ class HeadFacts:
     loss: str
     likelihood: str
     reference: str
+    example: Callable[..., tuple[Tensor, Tensor]]
+    options: str | None = None

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch.optim import Optimizer
 
 from lastlayer.baselines import fit_baselines, refit_baselines
+from lastlayer.calibration import fit_calibration
 from lastlayer.checks import InputError, LastLayerWarning
 from lastlayer.heads import Head
 from lastlayer.initialization import start_as_constant
@@ -23,7 +24,7 @@ from lastlayer.model import Model
 from lastlayer.networks import PiecewiseLinear, TabularNetwork
 from lastlayer.preprocessing import TableEncoder
 from lastlayer.preprocessing.frames import Frame
-from lastlayer.preprocessing.target_coding import ClassCoding, QuantityCoding, TargetCoding
+from lastlayer.preprocessing.target_coding import ClassCoding, LabelCoding, QuantityCoding, TargetCoding
 from lastlayer.training import (
     FEW_ROWS,
     History,
@@ -40,6 +41,8 @@ from lastlayer.training import (
 
 # Below this many training rows the rows held out are worth a second fit on all of them.
 _WORTH_REFITTING = 10_000
+# Conformal scores kept: enough for a level of 99.9 %, little enough for a JSON file.
+_MOST_SCORES = 2000
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,17 @@ class NetworkOptions:
             0 for quantities.
         bins: piecewise-linear bins per numeric column, 0 for none; ``None`` for 16, and for classes below 1000 rows no
             more than one for 40 rows.
+        members: networks of this shape, each with weights of its own, trained side by side and predicted as their
+            mixture; 1 for a single one.
+        dropout_members: how many draws of dropout a prediction is the mixture of (Monte Carlo dropout); 0 for none.
     """
 
     hidden: Sequence[int] = (256, 256)
     activation: str = "relu"
     dropout: float | None = None
     bins: int | None = None
+    members: int = 1
+    dropout_members: int = 0
 
     def __post_init__(self) -> None:
         if any(isinstance(units, bool) or int(units) != units or units < 1 for units in self.hidden):
@@ -67,6 +75,10 @@ class NetworkOptions:
             raise InputError(f"dropout is {self.dropout!r}; expected a number in [0, 1), or None.")
         if self.bins is not None and (isinstance(self.bins, bool) or int(self.bins) != self.bins or self.bins < 0):
             raise InputError(f"bins is {self.bins!r}; expected a whole number of 0 or more, or None.")
+        for name, least in (("members", 1), ("dropout_members", 0)):
+            count = getattr(self, name)
+            if isinstance(count, bool) or int(count) != count or count < least:
+                raise InputError(f"{name} is {count!r}; expected a whole number of {least} or more.")
 
     def build(self, encoder: TableEncoder, features: NDArray[np.float32], head: Head) -> TabularNetwork:
         """The network for features encoded so, its weights drawn from PyTorch's random state."""
@@ -77,6 +89,11 @@ class NetworkOptions:
             dropout = (0.5 if few_rows_of_classes else 0.3) if head.over_classes else 0.0
         if bins is None:
             bins = min(16, len(features) // 40) if few_rows_of_classes else 16
+        if self.dropout_members and not dropout:
+            raise InputError(
+                f"dropout_members is {self.dropout_members}, and the network has no dropout to draw from. Add dropout, "
+                f"such as dropout=0.1."
+            )
         return TabularNetwork(
             inputs=features.shape[1],
             numeric=numeric,
@@ -85,6 +102,7 @@ class NetworkOptions:
             activation=self.activation,
             dropout=dropout,
             codes=PiecewiseLinear.learn(features[:, :numeric], bins),
+            members=None if self.members == 1 else self.members,
         )
 
 
@@ -99,6 +117,8 @@ class Task:
         head: the likelihood.
         coding: ``None`` to learn a quantity's shift and scale from the training rows.
         target_names: the target's column, or the labels'.
+        class_weight: how much each class counts, in the order of the classes; ``weight`` has it already.
+        calibration: the name of a calibration to fit to rows held out; ``None`` for none.
     """
 
     table: Frame
@@ -107,6 +127,21 @@ class Task:
     head: Head
     coding: TargetCoding | None
     target_names: tuple[str, ...]
+    class_weight: tuple[float, ...] | None = None
+    calibration: str | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model, the history of the training that rows were held out from, and those rows.
+
+    Attributes:
+        judged: the rows held out, or, where there were too few to hold any out, those trained on.
+    """
+
+    model: Model
+    history: History
+    judged: Rows
 
 
 def start_model(
@@ -119,14 +154,33 @@ def start_model(
     left as it was.
     """
     encoder.fit(task.table)
-    coding = task.coding or QuantityCoding.learn(task.target, standardize=task.head.standardizes)
+    head = task.head
+    coding = task.coding
+    if coding is None:
+        coding = QuantityCoding.learn(task.target, standardize=head.standardizes, rescale=head.rescales)
+        head = head.with_grid(usual_step(task.target) / coding.scale)
     rows = encode_rows(task, encoder, coding)
-    task.head.check_target(rows.target)
+    head.check_target(rows.target, rows.weight)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = options.build(encoder, rows.features.numpy(), task.head)
-    start_as_constant(network.last, task.head, rows.target, rows.ones_or_weight())
-    return Model(encoder, network.to(device), task.head, coding, task.target_names), rows
+        network = options.build(encoder, rows.features.numpy(), head)
+    start_as_constant(network.last, head, rows.target, rows.ones_or_weight())
+    model = Model(
+        encoder,
+        network.to(device),
+        head,
+        coding,
+        task.target_names,
+        class_weight=task.class_weight,
+        dropout_members=options.dropout_members,
+    )
+    return model, rows
+
+
+def usual_step(target: NDArray[Any]) -> float:
+    """The distance between neighboring values of a target, as the median over them: the step, where it has one."""
+    distinct = np.unique(np.asarray(target, dtype=np.float64))
+    return float(np.median(np.diff(distinct))) if len(distinct) > 1 else 0.0
 
 
 def fit_model(
@@ -140,8 +194,8 @@ def fit_model(
     device: str,
     seed: int,
     verbose: bool,
-) -> tuple[Model, History]:
-    """Fits everything, and returns the model with the history of the training that rows were held out from.
+) -> Fitted:
+    """Fits everything.
 
     The network learns from the training rows; the rows held out say when to stop, give the head its scale and the
     record its figures. With ``refit`` (``None``: where there are few rows) the network then starts again and learns
@@ -158,11 +212,11 @@ def fit_model(
     judged = held_out if spared else training
 
     plan = recipe.plan(len(training), classes=task.head.over_classes)
-    history = _train(model, task.head, training, held_out if spared else None, plan, seed=seed, verbose=verbose)
+    history = _train(model, training, held_out if spared else None, plan, seed=seed, verbose=verbose)
     _warn_of_ending(history, f"epoch {history.best_epoch} is kept.")
-    raw = forward(model.network, judged.features.to(device)).cpu()
-    model.head = task.head.refit(raw, judged.target, judged.ones_or_weight())
-    model.baselines = fit_baselines(task.head, training, judged)
+    model.head = _refit(model, judged)
+    model.baselines = fit_baselines(model.head, training, judged)
+    _calibrate(model, judged, task.calibration, spared=spared)
     figures = model.score_rows(judged)
 
     few = len(training) < _WORTH_REFITTING if refit is None else refit
@@ -170,9 +224,9 @@ def fit_model(
     if final:
         judged_network, model.network = model.network, start
         whole = dataclasses.replace(plan, max_epochs=history.best_epoch)
-        again = _train(model, task.head, rows, None, whole, seed=seed, verbose=verbose)
+        again = _train(model, rows, None, whole, seed=seed, verbose=verbose)
         if again.stopped == "max_epochs":
-            model.baselines = refit_baselines(model.baselines, task.head, rows)
+            model.baselines = refit_baselines(model.baselines, model.head, rows)
         else:
             _warn_of_ending(again, "the second training, on all rows, is left out; the first is kept.")
             model.network, final = judged_network, False
@@ -186,13 +240,47 @@ def fit_model(
         "training": history.to_dict(),
         "figures": figures,
     }
-    return model, history
+    return Fitted(model, history, judged)
 
 
-def _train(
-    model: Model, head: Head, training: Rows, held_out: Rows | None, plan: Plan, *, seed: int, verbose: bool
-) -> History:
+def _refit(model: Model, rows: Rows) -> Head:
+    """The head with its constants fitted to these rows: of several members to the errors of each."""
+    raw = forward(model.network, rows.features.to(model.device)).cpu()
+    target, weight = rows.target, rows.ones_or_weight()
+    if model.network.members is not None:
+        target = target.expand(len(raw), *target.shape)
+        weight = weight.expand(len(raw), *weight.shape)
+    return model.head.refit(raw, target, weight)
+
+
+def _calibrate(model: Model, rows: Rows, calibration: str | None, *, spared: bool) -> None:
+    """Fits the calibration to these rows, and keeps what conformal intervals and sets are made from.
+
+    Args:
+        spared: whether the network has not learned from them.
+    """
+    raw = model.raw_of(rows.features)
+    target = model.own_units(rows.target)
+    if calibration is not None:
+        # Of weighted classes the rows count as they are: it is their probabilities that are to be right.
+        weight = None if rows.weight is None or model.class_weight is not None else rows.weight.double()
+        model.calibration = fit_calibration(
+            calibration,
+            model.distribution_of(raw, calibrate=False),
+            target,
+            weight,
+            over_classes=model.head.over_classes,
+        )
+    if not spared or isinstance(model.coding, LabelCoding) or (rows.weight is not None and not model.class_weight):
+        # Neither rows learned from, nor labels together, nor rows that count differently have the guarantee.
+        return
+    scores = model.conformal_scores_of(model.distribution_of(raw), target)
+    model.conformal_scores = tuple(scores[:_MOST_SCORES].tolist())
+
+
+def _train(model: Model, training: Rows, held_out: Rows | None, plan: Plan, *, seed: int, verbose: bool) -> History:
     """Trains the model's network where it is; its dropout and shuffles are drawn from ``seed``."""
+    head = model.head
     watching = progress_bar(headline(head), shown=verbose)
     with watching as watch, one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -214,12 +302,12 @@ def pass_once(model: Model, task: Task, optimizer: Optimizer, plan: Plan, *, gen
     A constant scale is fitted to these rows before the pass, while the network has not yet learned from them.
     """
     rows = encode_rows(task, model.encoder, model.coding)
-    task.head.check_target(rows.target)
-    raw = forward(model.network, rows.features.to(model.device)).cpu()
-    model.head = task.head.refit(raw, rows.target, rows.ones_or_weight())
+    model.head.check_target(rows.target, rows.weight)
+    model.head = _refit(model, rows)
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-        loss = one_epoch(model.network, None, task.head, optimizer, rows.to(model.device), plan, 1, generator=generator)
+        rows = rows.to(model.device)
+        loss = one_epoch(model.network, None, model.head, optimizer, rows, plan, 1, generator=generator)
     model.network.eval()
     return loss
 

@@ -5,16 +5,35 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 from torch import Tensor
 
-from lastlayer.heads import ConstantScaleHead, Head, MultiLabel
-from lastlayer.preprocessing.target_coding import ClassCoding, QuantityCoding, TargetCoding
+from lastlayer.distributions import Distribution
+from lastlayer.heads import Head, MultiLabel
+from lastlayer.preprocessing.target_coding import ClassCoding, LabelCoding, QuantityCoding, TargetCoding
+from lastlayer.uncertainty import (
+    brier_score,
+    class_probabilities,
+    coverage,
+    expected_calibration_error,
+    mean_crps,
+    mean_nll,
+    mean_width,
+)
+
+#: The central interval whose coverage and width stand among the figures of a quantity.
+INTERVAL = 0.9
 
 
 def score(
-    head: Head, coding: TargetCoding, raw: Tensor, target: Tensor, weight: NDArray[np.float64] | None = None
+    distribution: Distribution,
+    coding: TargetCoding,
+    target: Tensor,
+    weight: NDArray[np.float64] | None = None,
+    *,
+    chosen: NDArray[np.int64] | None = None,
 ) -> dict[str, float]:
     """Every figure that fits the target, in the target's own units.
 
@@ -22,22 +41,31 @@ def score(
     labels, for quantities that of a density in the target's units.
 
     Args:
-        head: what turns ``raw`` into a likelihood.
-        coding: how ``target`` was coded.
-        raw: shape (n, head.raw_size).
-        target: coded, as ``coding.encode`` gives it.
+        distribution: what was predicted, shape (n,), or (n, labels).
+        coding: what kind of target it is.
+        target: in the distribution's units, shape (n,), or (n, labels).
         weight: one per row.
+        chosen: the classes decided for, where that is not the likeliest one.
     """
-    nll = head.negative_log_likelihood(raw.double(), target).numpy()
-    result = {"nll": float(np.average(nll, weights=weight))}
-    if isinstance(coding, QuantityCoding) and isinstance(head, ConstantScaleHead):
-        result["nll"] += math.log(coding.scale)
-        centre = head.location(raw.double()).numpy()
-        return result | _quantity(coding.decode(centre), coding.decode(target.numpy()), weight)
-    probability = head.parameters(raw.double())["probability"].numpy()
-    if isinstance(coding, ClassCoding):
-        return result | _classes(probability, target.numpy(), coding, weight)
-    return result | _labels(probability, target.numpy(), weight)
+    each = None if weight is None else torch.from_numpy(np.asarray(weight, dtype=np.float64))
+    if isinstance(coding, LabelCoding):
+        # A row counts once, with the sum over its labels.
+        nll = -distribution.log_prob(target.double()).sum(-1).numpy()
+        probability = class_probabilities(distribution)[..., 1].numpy()
+        return {"nll": float(np.average(nll, weights=weight))} | _labels(probability, target.numpy(), weight)
+    result = {"nll": float(mean_nll(distribution, target.double(), sample_weight=each))}
+    if isinstance(coding, QuantityCoding):
+        return result | _quantity(distribution, target.double(), each)
+    index = target.numpy().astype(np.int64)
+    figures = _classes(class_probabilities(distribution).numpy(), index, coding, weight, chosen)
+    return (
+        result
+        | figures
+        | {
+            "brier": float(brier_score(distribution, target, sample_weight=each)),
+            "ece": float(expected_calibration_error(distribution, target, sample_weight=each)),
+        }
+    )
 
 
 def headline(head: Head) -> str:
@@ -48,25 +76,29 @@ def headline(head: Head) -> str:
 
 
 def headline_value(head: Head, coding: TargetCoding, raw: Tensor, target: Tensor) -> float:
-    """The headline alone, cheap enough for every epoch."""
-    if isinstance(coding, QuantityCoding) and isinstance(head, ConstantScaleHead):
-        return float((head.location(raw) - target).double().square().mean().sqrt()) * coding.scale
-    probability = head.parameters(raw)["probability"]
-    if isinstance(head, MultiLabel):
-        return float(((probability > 0.5) == (target > 0.5)).double().mean())
-    chosen = probability.argmax(-1) if probability.dim() > target.dim() else (probability > 0.5).to(target.dtype)
-    return float((chosen == target).double().mean())
+    """The headline alone, cheap enough for every epoch; of several members along a first axis their mean's."""
+    several = raw.dim() > target.dim() + (0 if isinstance(head, MultiLabel) else 1)
+    if isinstance(coding, QuantityCoding):
+        mean = head.distribution(raw).mean
+        mean = mean.mean(0) if several else mean
+        return float((mean - target).double().square().mean().sqrt()) * coding.scale
+    probability = class_probabilities(head.distribution(raw))
+    probability = probability.mean(0) if several else probability
+    return float((probability.argmax(-1) == target).double().mean())
 
 
-def _quantity(
-    predicted: NDArray[np.float64], actual: NDArray[np.float64], weight: NDArray[np.float64] | None
-) -> dict[str, float]:
-    squared = sk.mean_squared_error(actual, predicted, sample_weight=weight)
+def _quantity(distribution: Distribution, actual: Tensor, weight: Tensor | None) -> dict[str, float]:
+    each = None if weight is None else weight.numpy()
+    values, mean, median = actual.numpy(), distribution.mean.numpy(), distribution.median.numpy()
+    known = np.isfinite(mean).all()
     return {
-        "rmse": math.sqrt(squared),
-        "mae": float(sk.mean_absolute_error(actual, predicted, sample_weight=weight)),
+        "crps": float(mean_crps(distribution, actual, sample_weight=weight)),
+        "rmse": math.sqrt(sk.mean_squared_error(values, mean, sample_weight=each)) if known else math.nan,
+        "mae": float(sk.mean_absolute_error(values, median, sample_weight=each)),
         # Undefined for a single row or a constant target.
-        "r2": float(sk.r2_score(actual, predicted, sample_weight=weight)) if np.ptp(actual) > 0 else math.nan,
+        "r2": float(sk.r2_score(values, mean, sample_weight=each)) if known and np.ptp(values) > 0 else math.nan,
+        "coverage_90": float(coverage(distribution, actual, INTERVAL, sample_weight=weight)),
+        "width_90": float(mean_width(distribution, INTERVAL, sample_weight=weight)),
     }
 
 
@@ -75,11 +107,9 @@ def _classes(
     index: NDArray[np.int64],
     coding: ClassCoding,
     weight: NDArray[np.float64] | None,
+    chosen: NDArray[np.int64] | None,
 ) -> dict[str, float]:
-    if probability.ndim == 1:
-        probability = np.stack([1.0 - probability, probability], axis=1)
-    chosen = probability.argmax(axis=1)
-    index = index.astype(np.int64)
+    chosen = probability.argmax(axis=1) if chosen is None else chosen
     result = {
         "accuracy": float(sk.accuracy_score(index, chosen, sample_weight=weight)),
         "balanced_accuracy": float(_balanced_accuracy(index, chosen, weight)),

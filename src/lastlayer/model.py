@@ -11,12 +11,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lastlayer.baselines import Baseline
-from lastlayer.heads import Bernoulli, ConstantScaleHead, Head
+from lastlayer.calibration import calibrated
+from lastlayer.distributions import Distribution
+from lastlayer.heads import Head
 from lastlayer.metrics import score
 from lastlayer.networks import TabularNetwork
 from lastlayer.preprocessing import TableEncoder
-from lastlayer.preprocessing.target_coding import QuantityCoding, TargetCoding
+from lastlayer.preprocessing.target_coding import ClassCoding, QuantityCoding, TargetCoding
 from lastlayer.training import Rows, forward
+from lastlayer.uncertainty import (
+    State,
+    class_probabilities,
+    correct_class_logits,
+    correct_label_logits,
+    distance_from_middle,
+)
+from lastlayer.uncertainty.monte_carlo_dropout import dropout_members
 
 
 @dataclass
@@ -30,6 +40,12 @@ class Model:
         coding: target to coded units and back.
         target_names: the target's column, or the labels' columns.
         baselines: ``"constant"`` and ``"linear"``, empty before they are fitted.
+        class_weight: how much each class counted in training, in the order of the classes; ``None`` for alike. It rules
+            which class is decided for, and is undone in probabilities.
+        dropout_members: how many draws of dropout a prediction is the mixture of; 0 for a network without chance.
+        calibration: what mends the predicted distributions, if anything.
+        conformal_scores: of rows held out, how far from the middle of its distribution each target lay; see
+            :meth:`conformal_scores_of`.
         record: data, choice, training and validation figures, as plain JSON.
     """
 
@@ -39,6 +55,10 @@ class Model:
     coding: TargetCoding
     target_names: tuple[str, ...]
     baselines: dict[str, Baseline] = field(default_factory=dict)
+    class_weight: tuple[float, ...] | None = None
+    dropout_members: int = 0
+    calibration: State | None = None
+    conformal_scores: tuple[float, ...] = ()
     record: dict[str, Any] = field(default_factory=dict)
 
     def features(self, table: Any) -> Tensor:
@@ -50,30 +70,67 @@ class Model:
         """Where the network is."""
         return next(self.network.parameters()).device
 
+    def raw_of(self, features: Tensor) -> Tensor:
+        """Raw output, float64 on the CPU: (n, head.raw_size), or with a first axis of members."""
+        features = features.to(self.device)
+        if self.dropout_members:
+            return dropout_members(self.network, features, self.dropout_members, seed=0).double().cpu()
+        return forward(self.network, features).double().cpu()
+
     def raw(self, table: Any) -> Tensor:
-        """Raw output of every row, float64 on the CPU, shape (n, head.raw_size)."""
-        return forward(self.network, self.features(table)).double().cpu()
+        """Raw output of every row, float64 on the CPU, the mean over members if there are any: (n, head.raw_size)."""
+        raw = self.raw_of(self.features(table))
+        return raw.mean(0) if self.has_members else raw
+
+    @property
+    def has_members(self) -> bool:
+        """Whether raw output has a first axis of members."""
+        return self.network.members is not None or self.dropout_members > 0
+
+    def members(self, table: Any) -> Distribution:
+        """What each member predicts, in the target's units, members along the first axis; not calibrated.
+
+        A model without members is one of one.
+        """
+        raw = self.raw_of(self.features(table))
+        return self._in_units(self.head.distribution(self._unweighted(raw if self.has_members else raw.unsqueeze(0))))
+
+    def distribution(self, table: Any) -> Distribution:
+        """What is predicted for every row, in the target's units: of members the mixture, calibrated."""
+        return self.distribution_of(self.raw_of(self.features(table)))
+
+    def distribution_of(self, raw: Tensor, *, calibrate: bool = True) -> Distribution:
+        """The same from raw output."""
+        distribution = self._in_units(self._mixed(self._unweighted(raw)))
+        return calibrated(self.calibration, distribution) if calibrate else distribution
 
     def probability(self, table: Any) -> NDArray[np.float64]:
         """Of every class, shape (n, classes), or of every label, shape (n, labels)."""
-        raw = self.raw(table)
-        if isinstance(self.head, Bernoulli):
-            # Both from the logit, so that neither is 1 minus a rounded other.
-            raw = torch.cat([-raw, raw], dim=1)
-            return torch.sigmoid(raw).numpy()
-        return self.head.parameters(raw)["probability"].numpy()
+        probability: NDArray[np.float64] = class_probabilities(self.distribution(table)).numpy()
+        return probability if isinstance(self.coding, ClassCoding) else probability[..., 1]
 
-    def centre(self, table: Any) -> NDArray[np.float64]:
-        """The mean (or, for a Laplace, the median) of a quantity, in the target's units, shape (n,)."""
-        assert isinstance(self.coding, QuantityCoding)
-        assert isinstance(self.head, ConstantScaleHead)
-        return self.coding.decode(self.head.location(self.raw(table)).numpy())
+    def decide(self, table: Any) -> NDArray[np.int64]:
+        """The class decided for, by its index, shape (n,)."""
+        return self.decide_of(self.raw_of(self.features(table)))
 
-    def scale(self) -> float:
-        """The constant scale of a quantity's distribution, in the target's units."""
-        assert isinstance(self.coding, QuantityCoding)
-        assert isinstance(self.head, ConstantScaleHead)
-        return self.head.scale * self.coding.scale
+    def decide_of(self, raw: Tensor) -> NDArray[np.int64]:
+        """The same from raw output: the likeliest class, after classes were weighted as in training."""
+        if self.class_weight is not None:
+            probability = class_probabilities(calibrated(self.calibration, self._mixed(raw)))
+        else:
+            probability = class_probabilities(self.distribution_of(raw))
+        chosen: NDArray[np.int64] = probability.argmax(-1).numpy()
+        return chosen
+
+    def conformal_scores_of(self, distribution: Distribution, target: Tensor) -> Tensor:
+        """How ill each target fits its distribution: the score that conformal intervals and sets are made by.
+
+        Of a class it is the probability of the others; of a quantity the distance of its share ``F(y)`` from ½.
+        """
+        if isinstance(self.coding, QuantityCoding):
+            return distance_from_middle(distribution, target.double())
+        probability = class_probabilities(distribution)
+        return 1.0 - probability.gather(-1, target.long().unsqueeze(-1)).squeeze(-1)
 
     def evaluate(self, table: Any, target: NDArray[Any], weight: NDArray[np.float64] | None = None) -> dict[str, Any]:
         """Every figure for the network, the constant and the linear model, on rows that have a target."""
@@ -83,9 +140,36 @@ class Model:
 
     def score_rows(self, rows: Rows) -> dict[str, dict[str, float]]:
         """The same for rows already encoded, on the CPU."""
-        weight = rows.ones_or_weight().double().numpy()
-        raw = forward(self.network, rows.features.to(self.device)).cpu()
-        figures = {"network": score(self.head, self.coding, raw, rows.target, weight)}
+        weight = None if rows.weight is None else rows.weight.double().numpy()
+        raw = self.raw_of(rows.features)
+        chosen = self.decide_of(raw) if self.class_weight is not None else None
+        target = self.own_units(self.head.judged(rows.target))
+        figures = {"network": score(self.distribution_of(raw), self.coding, target, weight, chosen=chosen)}
         for name, baseline in self.baselines.items():
-            figures[name] = score(baseline.head, self.coding, baseline.raw(rows.features), rows.target, weight)
+            predicted = self._in_units(baseline.head.distribution(baseline.raw(rows.features).double()))
+            figures[name] = score(predicted, self.coding, target, weight)
         return figures
+
+    def own_units(self, target: Tensor) -> Tensor:
+        """A coded target in the units of the predicted distribution."""
+        if isinstance(self.coding, QuantityCoding):
+            return target.double() * self.coding.scale + self.coding.shift
+        return target
+
+    def _mixed(self, raw: Tensor) -> Distribution:
+        distribution = self.head.distribution(raw)
+        return distribution.mixed() if self.has_members else distribution
+
+    def _unweighted(self, raw: Tensor) -> Tensor:
+        """Raw output of a network trained with class weights, as one trained without would give it."""
+        if self.class_weight is None:
+            return raw
+        weight = torch.tensor(self.class_weight, dtype=raw.dtype)
+        if self.head.raw_size == 1:
+            return correct_label_logits(raw, weight[1], weight[0])
+        return correct_class_logits(raw, weight)
+
+    def _in_units(self, distribution: Distribution) -> Distribution:
+        if isinstance(self.coding, QuantityCoding) and (self.coding.shift, self.coding.scale) != (0.0, 1.0):
+            return distribution.affine(self.coding.shift, self.coding.scale)
+        return distribution

@@ -19,7 +19,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from lastlayer import heads
+from lastlayer import heads, uncertainty
 from lastlayer.baselines import Baseline
 from lastlayer.checks import LastLayerError, ModelFolderError
 from lastlayer.files import write_folder_whole
@@ -29,7 +29,7 @@ from lastlayer.preprocessing import TableEncoder
 from lastlayer.preprocessing.target_coding import coding_from_dict
 
 FORMAT = "lastlayer model"
-SCHEMA = 1
+SCHEMA = 2
 _DESCRIPTION, _WEIGHTS = "model.json", "model.safetensors"
 _LIBRARIES = ("lastlayer", "torch", "numpy", "scikit-learn", "polars", "safetensors")
 
@@ -133,6 +133,10 @@ def describe_model(model: Model) -> dict[str, Any]:
         "target": {"names": list(model.target_names), **model.coding.to_dict()},
         "head": model.head.to_dict(),
         "network": model.network.spec,
+        "class_weight": model.class_weight,
+        "dropout_members": model.dropout_members,
+        "calibration": None if model.calibration is None else model.calibration.to_dict(),
+        "conformal_scores": model.conformal_scores,
         "baselines": {name: baseline.head.to_dict() for name, baseline in model.baselines.items()},
         "record": model.record,
         "preprocessing": model.encoder.to_dict(),
@@ -232,6 +236,10 @@ def _rebuild(description: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
         coding=coding_from_dict(description["target"]),
         target_names=tuple(description["target"]["names"]),
         baselines=baselines,
+        class_weight=None if description["class_weight"] is None else tuple(description["class_weight"]),
+        dropout_members=int(description["dropout_members"]),
+        calibration=None if description["calibration"] is None else uncertainty.from_dict(description["calibration"]),
+        conformal_scores=tuple(description["conformal_scores"]),
         record=description["record"],
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 from lastlayer.checks import InputError, LastLayerWarning, ModelFolderError, check_device, check_seed
 from lastlayer.commands.task import TableTask, check_column, is_quantity, take_apart
 from lastlayer.estimators import Classifier, Regressor
-from lastlayer.heads import PROBLEM_TYPES, catalog
+from lastlayer.heads import PROBLEM_TYPES, named
 from lastlayer.model_folder import check_place, describe_model
 from lastlayer.preprocessing import describe_columns, read_table
 
@@ -85,9 +85,12 @@ def fit(
 
 
 def _problem(head: str) -> dict[str, str]:
-    facts = catalog()[head].facts
+    if head == "auto":
+        return {"problem": "a quantity", "activation": "the likeliest head's", "loss": "the likeliest head's"}
+    facts = named(head.partition(":")[0]).facts
+    problem = next((row.problem for row in PROBLEM_TYPES if facts.name in row.heads), facts.title)
     return {
-        "problem": next(row.problem for row in PROBLEM_TYPES if head in row.heads),
+        "problem": problem,
         "activation": facts.activation,
         "loss": facts.loss.replace("_", " ").replace("cross entropy", "cross-entropy"),
     }

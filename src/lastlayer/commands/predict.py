@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars
 
-from lastlayer.checks import InputError
+from lastlayer.checks import InputError, check_choice
 from lastlayer.commands.task import check_column, take_apart
 from lastlayer.heads.targets import present_values
 from lastlayer.model import Model
 from lastlayer.model_folder import load_model, plain
 from lastlayer.preprocessing import read_table
-from lastlayer.preprocessing.target_coding import ClassCoding, QuantityCoding
+from lastlayer.preprocessing.target_coding import ClassCoding, LabelCoding, QuantityCoding
 
 
-def predict(folder: Path, path: Path, *, identifier: str | None = None, thousands: bool = False) -> polars.DataFrame:
-    """Predictions in the order of the table's rows, with the identifier's column first if one is named."""
+def predict(
+    folder: Path,
+    path: Path,
+    *,
+    identifier: str | None = None,
+    interval: float | None = None,
+    quantiles: str | None = None,
+    statistic: str | None = None,
+    thousands: bool = False,
+) -> polars.DataFrame:
+    """Predictions in the order of the table's rows, with the identifier's column first if one is named.
+
+    Args:
+        interval: the share of the central interval to add, for quantities.
+        quantiles: shares with commas between, for quantities.
+        statistic: ``"mean"``, ``"median"`` or ``"mode"``; ``None`` for what the head's loss is least at.
+
+    Raises:
+        InputError: for an option that does not fit the model, or a share outside [0, 1].
+    """
     model = load_model(folder)
+    asked = _Asked(interval, _numbers(quantiles), statistic)
+    if not isinstance(model.coding, QuantityCoding) and asked != _Asked():
+        raise InputError(
+            f"{folder} predicts classes; --interval, --quantiles and --statistic are for quantities. Leave them out."
+        )
     table = read_table(path, thousands=thousands)
     columns: dict[str, Any] = {}
     if identifier is not None:
         check_column(table, identifier)
         columns[identifier] = table[identifier]
-    predictions = _predictions(model, table)
+    predictions = _quantity(model, table, asked) if isinstance(model.coding, QuantityCoding) else _classes(model, table)
     if identifier in predictions:
         raise InputError(
             f"the predictions have a column {identifier!r} of their own, so the table's cannot be carried over beside "
@@ -56,17 +80,49 @@ def evaluate(folder: Path, path: Path, *, weight: str | None = None, thousands: 
     }
 
 
-def _predictions(model: Model, table: polars.DataFrame) -> dict[str, Any]:
-    if isinstance(model.coding, QuantityCoding):
-        centre = model.centre(table)
-        return {"prediction": centre, "scale": np.full(len(centre), model.scale())}
+@dataclass(frozen=True)
+class _Asked:
+    """What of a quantity's distribution is to be printed beside the prediction."""
+
+    interval: float | None = None
+    quantiles: tuple[float, ...] = ()
+    statistic: str | None = None
+
+    def __post_init__(self) -> None:
+        for share in (*self.quantiles, *(() if self.interval is None else (self.interval,))):
+            if not 0 <= share <= 1:
+                raise InputError(f"{share:g} is no share; expected numbers from 0 to 1, such as 0.9.")
+        if self.statistic is not None:
+            check_choice(self.statistic, ("mean", "median", "mode"), what="statistic")
+
+
+def _numbers(text: str | None) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise InputError(f"--quantiles {text!r} is no list of numbers; expected one such as 0.1,0.5,0.9.") from None
+
+
+def _quantity(model: Model, table: polars.DataFrame, asked: _Asked) -> dict[str, Any]:
+    distribution = model.distribution(table)
+    value = getattr(distribution, asked.statistic or model.head.statistic)
+    columns = {"prediction": value.numpy(), "standard_deviation": distribution.standard_deviation.numpy()}
+    if asked.interval is not None:
+        low, high = distribution.interval(asked.interval)
+        name = f"{100 * asked.interval:g}"
+        columns |= {f"low_{name}": low.numpy(), f"high_{name}": high.numpy()}
+    for share in asked.quantiles:
+        columns[f"quantile_{share:g}"] = distribution.quantile(share).numpy()
+    return columns
+
+
+def _classes(model: Model, table: polars.DataFrame) -> dict[str, Any]:
     probability = model.probability(table)
     if isinstance(model.coding, ClassCoding):
-        columns: dict[str, Any] = {
-            "prediction": polars.Series(model.coding.decode(probability.argmax(axis=1)).tolist())
-        }
+        columns: dict[str, Any] = {"prediction": polars.Series(model.coding.decode(model.decide(table)).tolist())}
         names = [str(name) for name in model.coding.classes]
     else:
+        assert isinstance(model.coding, LabelCoding)
         names = list(model.coding.names)
         columns = {name: (probability[:, index] > 0.5).astype(np.int8) for index, name in enumerate(names)}
     return columns | {f"probability_{name}": probability[:, index] for index, name in enumerate(names)}

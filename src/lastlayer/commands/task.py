@@ -12,7 +12,7 @@ import polars
 from numpy.typing import NDArray
 
 from lastlayer.checks import InputError
-from lastlayer.heads import Choice, ConstantScaleHead, catalog, choose_head
+from lastlayer.heads import Choice, choose_head, named
 from lastlayer.heads.targets import present_values
 from lastlayer.preprocessing import column_group
 
@@ -83,10 +83,12 @@ class TableTask:
         if head is None:
             choice: Choice = choose_head(self.target, name=self.name)
             return choice.head.facts.name, choice.reason, _override(choice), choice.warnings
-        if head not in catalog():
-            raise InputError(f"there is no head {head!r}; expected one of {', '.join(catalog())}.")
+        otherwise = "To let the target decide: leave out --head."
+        if head == "auto":
+            return head, "You asked for the likeliest of the heads that fit.", otherwise, ()
+        named(head.partition(":")[0])
         self._check_classes(head)
-        return head, f"You asked for {head}.", "To let the target decide: leave out --head.", ()
+        return head, f"You asked for {head}.", otherwise, ()
 
     def _check_classes(self, head: str) -> None:
         """Numbers with a fraction are no classes.
@@ -156,5 +158,5 @@ def _override(choice: Choice) -> str:
 
 
 def is_quantity(head: str) -> bool:
-    """Whether the head is for a quantity, and not for classes or labels."""
-    return issubclass(catalog()[head], ConstantScaleHead)
+    """Whether the head, as text, is for a quantity, and not for classes or labels."""
+    return head == "auto" or not named(head.partition(":")[0]).over_classes

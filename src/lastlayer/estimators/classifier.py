@@ -16,8 +16,9 @@ from typing_extensions import Self
 from lastlayer.checks import InputError
 from lastlayer.estimators.table_estimator import TableEstimator, column_names
 from lastlayer.fitting import Task
-from lastlayer.heads import Bernoulli, Categorical, Head, MultiLabel
+from lastlayer.heads import Bernoulli, Categorical, Head, MultiLabel, Ordinal
 from lastlayer.preprocessing.target_coding import ClassCoding, LabelCoding
+from lastlayer.uncertainty import class_probabilities, conformal_threshold
 
 
 class Classifier(ClassifierMixin, TableEstimator):
@@ -27,10 +28,15 @@ class Classifier(ClassifierMixin, TableEstimator):
     sigmoid and binary cross-entropy per label.
 
     Args:
-        head: ``None`` to go by the target, or ``"bernoulli"``, ``"categorical"``, ``"multilabel"``.
-        class_weight: ``None``, ``"balanced"`` (each class counts the same in all), or a weight per class. It shifts the
-            predicted probabilities towards rare classes; leave it out where probabilities matter.
+        head: ``None`` to go by the target, or ``"bernoulli"``, ``"categorical"``, ``"ordinal"`` (the classes, sorted,
+            are in order), ``"multilabel"``.
+        class_weight: ``None``, ``"balanced"`` (each class counts the same in all), or a weight per class. It rules
+            which class is decided for; in predicted probabilities it is undone, so that they say how often classes
+            occur.
         hidden, activation, dropout, bins: the network; see :class:`lastlayer.networks.TabularNetwork`.
+        members: networks trained side by side, predicted as their mixture (a deep ensemble).
+        dropout_members: draws of dropout that a prediction is the mixture of (Monte Carlo dropout).
+        calibration: ``"temperature"`` or ``"isotonic"``, fitted to rows held out; see :mod:`lastlayer.uncertainty`.
         optimizer, learning_rate, weight_decay, momentum, schedule, shuffle, batch_size, max_epochs, patience,
             average: see :class:`lastlayer.training.Recipe`.
         validation_fraction: share of the rows held out to stop by; 0 for none.
@@ -64,6 +70,9 @@ class Classifier(ClassifierMixin, TableEstimator):
         activation: str = "relu",
         dropout: float | None = None,
         bins: int | None = None,
+        members: int = 1,
+        dropout_members: int = 0,
+        calibration: str | None = None,
         optimizer: str = "adamw",
         learning_rate: float = 2e-3,
         weight_decay: float | None = None,
@@ -88,6 +97,9 @@ class Classifier(ClassifierMixin, TableEstimator):
             activation=activation,
             dropout=dropout,
             bins=bins,
+            members=members,
+            dropout_members=dropout_members,
+            calibration=calibration,
             optimizer=optimizer,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -146,11 +158,30 @@ class Classifier(ClassifierMixin, TableEstimator):
         return raw[:, 0] if isinstance(self.model_.head, Bernoulli) else raw
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """The most probable class, shape (n,), or 0/1 per label, shape (n, labels)."""
-        probability = self.predict_proba(X)
+        """The most probable class, shape (n,), or 0/1 per label, shape (n, labels).
+
+        With class weights it is the class that is most probable once every class counts as in training.
+        """
+        check_is_fitted(self, "model_")
         if isinstance(self.model_.coding, ClassCoding):
-            return self.model_.coding.decode(probability.argmax(axis=1))
-        return (probability > 0.5).astype(np.int64)
+            return self.model_.coding.decode(self.model_.decide(self._table(X, reset=False)))
+        return (self.predict_proba(X) > 0.5).astype(np.int64)
+
+    def predict_set(self, X: Any, p: float = 0.9) -> NDArray[np.bool_]:
+        """Which classes could be the true one, shape (n, classes): a conformal set, as small as it can be.
+
+        Over all rows like those held out it has the true class with probability ``p`` at least, up to the second
+        training on all rows. A set may be empty, where no class is probable enough.
+
+        Raises:
+            InputError: for labels, for a model that held out no rows, or too few for this ``p``.
+        """
+        distribution = self.predict_distribution(X)
+        if not isinstance(self.model_.coding, ClassCoding):
+            raise InputError("a conformal set is one of classes; several labels have none. Use predict_proba.")
+        threshold = conformal_threshold(self.model_.conformal_scores, p)
+        sets: NDArray[np.bool_] = (1.0 - class_probabilities(distribution) <= threshold).numpy()
+        return sets
 
     def _task(self, X: Any, y: Any, sample_weight: Any, *, classes: Any) -> Task:
         table, values, weight = self._rows_with_target(X, y, sample_weight)
@@ -168,12 +199,12 @@ class Classifier(ClassifierMixin, TableEstimator):
                     f"the target holds one class only, {coding.classes[0]}; a classifier needs two. Add rows of "
                     f"another class, or name another target."
                 )
-            fitting: dict[str, Head] = {"categorical": Categorical(classes=count)}
+            fitting: dict[str, Head] = {"categorical": Categorical(classes=count), "ordinal": Ordinal(classes=count)}
             head = self._named_head({"bernoulli": Bernoulli(), **fitting} if count == 2 else fitting)
             names = column_names(y, 1)
-        weight = self._with_class_weight(values, weight)
+        weight, class_weight = self._with_class_weight(values, coding, weight)
         self.classes_ = coding.classes if isinstance(coding, ClassCoding) else np.array([0, 1])
-        return Task(table, values, weight, head, coding, names)
+        return Task(table, values, weight, head, coding, names, class_weight, self.calibration)
 
     def _named_head(self, fitting: dict[str, Head]) -> Head:
         """The head asked for, out of those that fit the target; the first of them if none was asked for."""
@@ -188,14 +219,20 @@ class Classifier(ClassifierMixin, TableEstimator):
         return fitting[name]
 
     def _with_class_weight(
-        self, values: NDArray[Any], weight: NDArray[np.float64] | None
-    ) -> NDArray[np.float64] | None:
+        self, values: NDArray[Any], coding: ClassCoding | LabelCoding, weight: NDArray[np.float64] | None
+    ) -> tuple[NDArray[np.float64] | None, tuple[float, ...] | None]:
+        """The weight of every row with that of its class, and the weight of every class."""
         if self.class_weight is None:
-            return weight
-        if values.ndim == 2:
+            return weight, None
+        if isinstance(coding, LabelCoding):
             raise InputError("class_weight is for classes; several labels have none. Pass sample_weight instead.")
-        by_class = compute_sample_weight(self.class_weight, values)
-        return by_class if weight is None else by_class * weight
+        by_row = compute_sample_weight(self.class_weight, values)
+        index = coding.encode(values)
+        # A class without a row was not weighted.
+        by_class = np.ones(len(coding.classes))
+        by_class[index] = by_row
+        undone = tuple(by_class.tolist()) if (by_class > 0).all() else None
+        return by_row if weight is None else by_row * weight, undone
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from lastlayer import heads
 from lastlayer.estimators.classifier import Classifier
 from lastlayer.estimators.regressor import Regressor
 from lastlayer.model_folder import load_model
@@ -24,11 +25,13 @@ def load(folder: str | os.PathLike[str]) -> Classifier | Regressor:
     model = load_model(folder)
     options = dict(model.record["options"])
     options["hidden"], options["keep"] = tuple(options["hidden"]), tuple(options["keep"])
+    head = model.record["head"]
+    head = heads.from_dict(head) if isinstance(head, dict) else head
     estimator: Classifier | Regressor
     if isinstance(model.coding, QuantityCoding):
-        estimator = Regressor(head=model.head.facts.name, **options)
+        estimator = Regressor(head=head, **options)
     else:
-        estimator = Classifier(head=model.head.facts.name, **options)
+        estimator = Classifier(head=head, **options)
         estimator.classes_ = model.coding.classes if isinstance(model.coding, ClassCoding) else np.array([0, 1])
     estimator.model_ = model
     estimator.n_features_in_ = model.encoder.n_features_in_

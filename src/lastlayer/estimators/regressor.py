@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 from typing_extensions import Self
 
-from lastlayer.checks import InputError
+from lastlayer.checks import InputError, check_choice
 from lastlayer.estimators.table_estimator import TableEstimator, column_names
 from lastlayer.fitting import Task
-from lastlayer.heads import ConstantScaleHead, Head, catalog
+from lastlayer.head_by_validation import choose_by_validation
+from lastlayer.heads import Gaussian, Head, LocationScaleHead, UnitInterval, from_text
+from lastlayer.preprocessing.target_coding import QuantityCoding
+from lastlayer.uncertainty import conformal_share_interval
 
 
 class Regressor(RegressorMixin, TableEstimator):
@@ -22,9 +28,15 @@ class Regressor(RegressorMixin, TableEstimator):
     The target is standardized inside, and every figure comes back in its own units.
 
     Args:
-        head: ``"gaussian"`` (squared error, the mean; what ``None`` means), ``"laplace"`` (absolute error, the median),
-            ``"unit_interval"`` (a share in [0, 1]), or such a head.
+        head: what ``None`` means is ``"gaussian"``: squared error, the mean, one scale for all. With a predicted
+            scale ``"gaussian:predicted"``, ``"laplace:predicted"``, ``"student_t"``; several values at once
+            ``"mixture:5"``; ``"quantiles:0.1,0.5,0.9"``; positive values ``"log_normal"``, ``"gamma"``; shares
+            ``"beta"``, ``"unit_interval"``; counts ``"poisson"``, ``"negative_binomial"``. ``"auto"`` tries those that
+            fit the target and takes the likeliest on rows held out. Or a head, such as ``heads.StudentT(4.0)``.
         hidden, activation, dropout, bins: the network; see :class:`lastlayer.networks.TabularNetwork`.
+        members: networks trained side by side, predicted as their mixture (a deep ensemble).
+        dropout_members: draws of dropout that a prediction is the mixture of (Monte Carlo dropout); needs ``dropout``.
+        calibration: ``"scale"`` or ``"pit"``, fitted to rows held out; see :mod:`lastlayer.uncertainty`.
         optimizer, learning_rate, weight_decay, momentum, schedule, shuffle, batch_size, max_epochs, patience,
             average: see :class:`lastlayer.training.Recipe`.
         validation_fraction: share of the rows held out to stop by and to fit the scale to; 0 for none.
@@ -36,7 +48,8 @@ class Regressor(RegressorMixin, TableEstimator):
         verbose: show a progress bar where a terminal watches.
 
     Attributes:
-        scale_: the constant scale of the predicted distribution, in the target's units.
+        scale_: the scale of the predicted distribution, in the target's units, where all rows share one.
+        tried_: with ``head="auto"``, the negative log-likelihood of every head tried, on rows held out.
 
     Raises:
         DomainError: if a target lies outside the head's support.
@@ -57,7 +70,14 @@ class Regressor(RegressorMixin, TableEstimator):
             y: one column of numbers.
             sample_weight: one weight of 0 or more per row.
         """
-        return self._fit(self._task(X, y, sample_weight))
+        task = self._task(X, y, sample_weight)
+        if self.head == "auto":
+            best, self.tried_ = choose_by_validation(task, lambda each: self._train(each, refit=False))
+            task = dataclasses.replace(task, head=best)
+        self._fit(task)
+        if self.head == "auto":
+            self.model_.record["tried"] = self.tried_
+        return self
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """One pass over these rows, from where the last pass ended.
@@ -67,16 +87,55 @@ class Regressor(RegressorMixin, TableEstimator):
         first = not self._can_continue()
         return self._partial_fit(self._task(X, y, sample_weight), first=first)
 
-    def predict(self, X: Any) -> NDArray[np.float64]:
-        """The centre of the predicted distribution, in the target's units, shape (n,)."""
+    def predict(self, X: Any, *, statistic: str | None = None) -> NDArray[np.float64]:
+        """One number for every row, in the target's units, shape (n,).
+
+        Args:
+            statistic: ``"mean"``, ``"median"`` or ``"mode"`` of the predicted distribution; ``None`` for the one that
+                the head's loss is least at, the mean for most and the median for ``"laplace"`` and ``"quantiles"``.
+        """
         check_is_fitted(self, "model_")
-        return self.model_.centre(self._table(X, reset=False))
+        wanted = self.model_.head.statistic if statistic is None else statistic
+        check_choice(wanted, ("mean", "median", "mode"), what="statistic")
+        value: Tensor = getattr(self.predict_distribution(X), wanted)
+        result: NDArray[np.float64] = value.numpy()
+        return result
+
+    def predict_quantiles(self, X: Any, q: Sequence[float] = (0.05, 0.5, 0.95)) -> NDArray[np.float64]:
+        """The values that shares ``q`` of the probability do not exceed, shape (n, len(q)), in the target's units."""
+        result: NDArray[np.float64] = self.predict_distribution(X).quantile(list(q)).numpy().T
+        return result
+
+    def predict_interval(self, X: Any, p: float = 0.9, *, conformal: bool = False) -> NDArray[np.float64]:
+        """The central interval that is to hold the target with probability ``p``, shape (n, 2), in its units.
+
+        Args:
+            conformal: wider or narrower, so that of rows held out a share ``p`` was held: over all rows like them the
+                coverage is then at least ``p``, whatever the distribution, up to the second training on all rows.
+
+        Raises:
+            InputError: for conformal intervals of a model that held out no rows, or too few for this ``p``.
+        """
+        distribution = self.predict_distribution(X)
+        if conformal:
+            ends = conformal_share_interval(distribution, self.model_.conformal_scores, p)
+        else:
+            ends = distribution.interval(p)
+        return np.stack([end.numpy() for end in ends], axis=1)
 
     @property
     def scale_(self) -> float:
-        """The constant scale of the predicted distribution, in the target's units."""
-        check_is_fitted(self, "model_")
-        return self.model_.scale()
+        """The scale of the predicted distribution, in the target's units, where all rows share one.
+
+        Raises:
+            AttributeError: for a head that has none.
+        """
+        head = self.head_
+        if not isinstance(head, (LocationScaleHead, UnitInterval)) or head.raw_size != 1:
+            raise AttributeError(f"{head} has no scale that all rows share; use predict_distribution.")
+        coding = self.model_.coding
+        assert isinstance(coding, QuantityCoding)
+        return head.one_scale * coding.scale
 
     def _task(self, X: Any, y: Any, sample_weight: Any) -> Task:
         table, values, weight = self._rows_with_target(X, y, sample_weight)
@@ -89,13 +148,15 @@ class Regressor(RegressorMixin, TableEstimator):
             raise InputError(
                 f"y holds {values[0]!r}, no number; a Regressor learns a quantity. For classes, use a Classifier."
             )
-        return Task(table, values.astype(np.float64), weight, self._quantity_head(), None, column_names(y, 1))
+        head = self._quantity_head()
+        return Task(
+            table, values.astype(np.float64), weight, head, None, column_names(y, 1), calibration=self.calibration
+        )
 
     def _quantity_head(self) -> Head:
-        if isinstance(self.head, ConstantScaleHead):
-            return self.head
-        quantities = [name for name, head in catalog().items() if issubclass(head, ConstantScaleHead)]
-        name = "gaussian" if self.head is None else self.head
-        if name not in quantities:
-            raise InputError(f"head={name!r} is for no quantity; expected {', '.join(map(repr, quantities))}.")
-        return catalog()[name]()
+        if self.head is None or self.head == "auto":
+            return Gaussian()
+        head = self.head if isinstance(self.head, Head) else from_text(self.head)
+        if head.over_classes:
+            raise InputError(f"head={self.head!r} is for no quantity, but for classes. Use a Classifier.")
+        return head

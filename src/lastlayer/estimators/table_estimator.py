@@ -18,7 +18,8 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from typing_extensions import Self
 
 from lastlayer.checks import InputError, LastLayerWarning, check_device, check_seed
-from lastlayer.fitting import NetworkOptions, Task, fit_model, pass_once, start_model
+from lastlayer.distributions import Distribution
+from lastlayer.fitting import Fitted, NetworkOptions, Task, fit_model, pass_once, start_model
 from lastlayer.heads import Head
 from lastlayer.heads.targets import present_values, to_array
 from lastlayer.model import Model
@@ -26,6 +27,7 @@ from lastlayer.model_folder import save_model
 from lastlayer.preprocessing import TableEncoder
 from lastlayer.preprocessing.frames import Frame, as_frame
 from lastlayer.training import Recipe
+from lastlayer.uncertainty import Decomposition, decompose
 
 
 class TableEstimator(BaseEstimator):
@@ -49,6 +51,9 @@ class TableEstimator(BaseEstimator):
         activation: str = "relu",
         dropout: float | None = None,
         bins: int | None = None,
+        members: int = 1,
+        dropout_members: int = 0,
+        calibration: str | None = None,
         optimizer: str = "adamw",
         learning_rate: float = 2e-3,
         weight_decay: float | None = None,
@@ -72,6 +77,9 @@ class TableEstimator(BaseEstimator):
         self.activation = activation
         self.dropout = dropout
         self.bins = bins
+        self.members = members
+        self.dropout_members = dropout_members
+        self.calibration = calibration
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -104,6 +112,22 @@ class TableEstimator(BaseEstimator):
         check_is_fitted(self, "model_")
         save_model(self.model_, folder, force=force)
 
+    def predict_distribution(self, X: Any) -> Distribution:
+        """What is predicted for every row, to be asked for its mean, quantiles, samples, log_prob and the rest.
+
+        In the target's units, or over the class indices; of members it is the true mixture. Shape (n,), or (n, labels).
+        """
+        check_is_fitted(self, "model_")
+        return self.model_.distribution(self._table(X, reset=False))
+
+    def decompose(self, X: Any) -> Decomposition:
+        """How much of the uncertainty of every row lies in the data, and how much in what the members disagree on.
+
+        Variances of a quantity, entropies (in nats) of classes; without members nothing is disagreed on.
+        """
+        check_is_fitted(self, "model_")
+        return decompose(self.model_.members(self._table(X, reset=False)))
+
     @property
     def head_(self) -> Head:
         """The head, its constants fitted."""
@@ -117,19 +141,23 @@ class TableEstimator(BaseEstimator):
         tags.input_tags.string = True
         return tags
 
-    def _fit(self, task: Task) -> Self:
-        model, history = fit_model(
+    def _train(self, task: Task, *, refit: bool | None) -> Fitted:
+        return fit_model(
             task,
             self._encoder(),
             self._network_options(),
             self._recipe(),
             validation_fraction=self.validation_fraction,
-            refit=self.refit,
+            refit=refit,
             device=self._checked_device(),
             seed=self._seed(),
             verbose=self.verbose,
         )
-        self._adopt(model)
+
+    def _fit(self, task: Task) -> Self:
+        fitted = self._train(task, refit=self.refit)
+        history = fitted.history
+        self._adopt(fitted.model)
         self.loss_curve_ = [epoch.training_loss for epoch in history.epochs]
         self.validation_curve_ = [
             epoch.validation_loss for epoch in history.epochs if epoch.validation_loss is not None
@@ -163,11 +191,13 @@ class TableEstimator(BaseEstimator):
         # Arrays have no names; scikit-learn warns where a table with names meets a model without, or the other way.
         model.record["named_columns"] = hasattr(self, "feature_names_in_")
         model.record["options"] = self._plain_options()
+        # As it was asked for: the model's own has its constants fitted.
+        model.record["head"] = self.head.to_dict() if isinstance(self.head, Head) else self.head
         # A warm optimizer belongs to the network it started with.
         self.__dict__.pop("_optimizer", None)
 
     def _plain_options(self) -> dict[str, Any]:
-        """The options that JSON can hold, all but the head, which the model has."""
+        """The options that JSON can hold, all but the head."""
         options = {name: value for name, value in self.get_params(deep=False).items() if name != "head"}
         options = {name: list(value) if isinstance(value, tuple | set) else value for name, value in options.items()}
         return {
@@ -185,7 +215,7 @@ class TableEstimator(BaseEstimator):
         return self.device
 
     def _network_options(self) -> NetworkOptions:
-        return NetworkOptions(self.hidden, self.activation, self.dropout, self.bins)
+        return NetworkOptions(self.hidden, self.activation, self.dropout, self.bins, self.members, self.dropout_members)
 
     def _recipe(self) -> Recipe:
         return Recipe(

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lastlayer.checks import InputError
-from lastlayer.heads.classes import Bernoulli, Categorical, MultiLabel
+from lastlayer.heads.bernoulli import Bernoulli
+from lastlayer.heads.categorical import Categorical
+from lastlayer.heads.gaussian import Gaussian
 from lastlayer.heads.head import Head
-from lastlayer.heads.quantities import Gaussian
+from lastlayer.heads.multi_label import MultiLabel
 from lastlayer.heads.targets import present_values, to_array
 
 # A whole-number target with more distinct values than this is a quantity.

@@ -10,9 +10,11 @@ from typing import Any
 from lastlayer.checks import InputError
 from lastlayer.losses.absolute_error import AbsoluteError, absolute_error
 from lastlayer.losses.asymmetric import Asymmetric, asymmetric
+from lastlayer.losses.beta_nll import BetaNLL, beta_nll
 from lastlayer.losses.binary_cross_entropy import BinaryCrossEntropy, binary_cross_entropy
 from lastlayer.losses.cauchy_schwarz import CauchySchwarz, cauchy_schwarz
 from lastlayer.losses.cross_entropy import CrossEntropy, class_weights, cross_entropy
+from lastlayer.losses.cumulative_logit_nll import CumulativeLogitNLL, cumulative_logit_nll
 from lastlayer.losses.expectation import (
     Chebyshev,
     Expectation,
@@ -22,18 +24,23 @@ from lastlayer.losses.expectation import (
     regularized_expectation,
 )
 from lastlayer.losses.focal import Focal, focal
+from lastlayer.losses.gamma_nll import GammaNLL, gamma_nll
 from lastlayer.losses.gaussian_nll import GaussianNLL, gaussian_nll
 from lastlayer.losses.hinge import CubedHinge, Hinge, SquaredHinge, cubed_hinge, hinge, squared_hinge
 from lastlayer.losses.huber import Huber, SmoothL1, huber, smooth_l1
 from lastlayer.losses.laplace_nll import LaplaceNLL, laplace_nll
 from lastlayer.losses.log_cosh import LogCosh, log_cosh
+from lastlayer.losses.log_normal_nll import LogNormalNLL, log_normal_nll
 from lastlayer.losses.loss import Loss
 from lastlayer.losses.mixture_nll import MixtureNLL, mixture_nll
+from lastlayer.losses.negative_binomial_nll import NegativeBinomialNLL, negative_binomial_nll
 from lastlayer.losses.one_hot_error import L1, L2, l1, l2
 from lastlayer.losses.poisson import PoissonNLL, poisson_nll
 from lastlayer.losses.quantile import Quantile, quantile
+from lastlayer.losses.quantiles import Quantiles, quantiles
 from lastlayer.losses.squared_error import SigmoidSquaredError, SquaredError, sigmoid_squared_error, squared_error
 from lastlayer.losses.squared_log import SquaredLog, squared_log
+from lastlayer.losses.student_t_nll import StudentTNLL, student_t_nll
 from lastlayer.losses.tanimoto import Tanimoto, tanimoto
 from lastlayer.losses.two_sided_cross_entropy import TwoSidedCrossEntropy, two_sided_cross_entropy
 
@@ -64,6 +71,13 @@ _MODULES: tuple[type[Loss], ...] = (
     PoissonNLL,
     GaussianNLL,
     LaplaceNLL,
+    StudentTNLL,
+    LogNormalNLL,
+    GammaNLL,
+    BetaNLL,
+    NegativeBinomialNLL,
+    CumulativeLogitNLL,
+    Quantiles,
     MixtureNLL,
 )
 
@@ -98,32 +112,40 @@ __all__ = [
     "L2",
     "AbsoluteError",
     "Asymmetric",
+    "BetaNLL",
     "BinaryCrossEntropy",
     "CauchySchwarz",
     "Chebyshev",
     "CrossEntropy",
     "CubedHinge",
+    "CumulativeLogitNLL",
     "Expectation",
     "Focal",
+    "GammaNLL",
     "GaussianNLL",
     "Hinge",
     "Huber",
     "LaplaceNLL",
     "LogCosh",
+    "LogNormalNLL",
     "Loss",
     "MixtureNLL",
+    "NegativeBinomialNLL",
     "PoissonNLL",
     "Quantile",
+    "Quantiles",
     "RegularizedExpectation",
     "SigmoidSquaredError",
     "SmoothL1",
     "SquaredError",
     "SquaredHinge",
     "SquaredLog",
+    "StudentTNLL",
     "Tanimoto",
     "TwoSidedCrossEntropy",
     "absolute_error",
     "asymmetric",
+    "beta_nll",
     "binary_cross_entropy",
     "by_name",
     "catalog",
@@ -132,8 +154,10 @@ __all__ = [
     "class_weights",
     "cross_entropy",
     "cubed_hinge",
+    "cumulative_logit_nll",
     "expectation",
     "focal",
+    "gamma_nll",
     "gaussian_nll",
     "hinge",
     "huber",
@@ -141,15 +165,19 @@ __all__ = [
     "l2",
     "laplace_nll",
     "log_cosh",
+    "log_normal_nll",
     "mixture_nll",
+    "negative_binomial_nll",
     "poisson_nll",
     "quantile",
+    "quantiles",
     "regularized_expectation",
     "sigmoid_squared_error",
     "smooth_l1",
     "squared_error",
     "squared_hinge",
     "squared_log",
+    "student_t_nll",
     "tanimoto",
     "two_sided_cross_entropy",
 ]

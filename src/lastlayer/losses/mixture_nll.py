@@ -13,8 +13,11 @@ from lastlayer.facts import REAL, LossFacts
 from lastlayer.losses.location_scale import (
     GAUSSIAN,
     LAPLACE,
+    LOGISTIC,
     MINIMUM_SCALE,
+    STUDENT_T,
     Family,
+    StudentTFamily,
     check_event_target,
     raw_from_scale,
     scale_derivative,
@@ -23,7 +26,7 @@ from lastlayer.losses.location_scale import (
 from lastlayer.losses.loss import Loss
 from lastlayer.losses.options import POSITIVE, check_option
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (GAUSSIAN, LAPLACE)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (GAUSSIAN, LAPLACE, STUDENT_T, LOGISTIC)}
 
 
 def _example(
@@ -36,6 +39,17 @@ def _example(
     return size * torch.randn(n, 9, dtype=dtype, generator=generator), target
 
 
+def mixture_parameters(raw: Tensor, minimum_scale: float = MINIMUM_SCALE) -> tuple[Tensor, Tensor, Tensor]:
+    """Shares, locations and scales ``(..., M)`` each, from a raw output ``(..., 3M)``.
+
+    Example:
+        >>> mixture_parameters(torch.tensor([0.0, 0.0, -2.0, 2.0, -1.0, -1.0]))
+        (tensor([0.5000, 0.5000]), tensor([-2.,  2.]), tensor([0.3143, 0.3143]))
+    """
+    logits, location, raw_scale = raw.chunk(3, dim=-1)
+    return torch.softmax(logits, dim=-1), location, scale_from_raw(raw_scale, minimum_scale)
+
+
 @dataclass(frozen=True)
 class MixtureNLLFormula(Formula):
     """``−logsumexp_k(log π_k − h(z_k) − log σ_k)`` with ``z_k = (y − μ_k)/σ_k``."""
@@ -43,6 +57,7 @@ class MixtureNLLFormula(Formula):
     components: int | None = None
     family: str = "gaussian"
     minimum_scale: float = MINIMUM_SCALE
+    degrees_of_freedom: float | None = None
     event_dims = 1
     facts = LossFacts(
         name="mixture_nll",
@@ -50,13 +65,14 @@ class MixtureNLLFormula(Formula):
         target=REAL,
         raw=REAL,
         link="softmax, identity, softplus",
-        formula="−log Σ_k π_k g((y − μ_k)/σ_k)/σ_k, π = softmax(a), μ = s, σ = softplus(r) + ε, g Gaussian or Laplace",
+        formula="−log Σ_k π_k g((y − μ_k)/σ_k)/σ_k, π = softmax(a), μ = s, σ = softplus(r) + ε, g Gaussian, Laplace, "
+        "Student's t or logistic",
         gradient="π − ρ in a, ρ times the component's own gradient in s and r; ρ the responsibilities",
         minimum="that of one component of the least scale, with all locations at y",
         optimal_constant="no closed form; a start near the marginal fit, its components at that fit's quantiles",
         convex=False,
         smooth=True,
-        likelihood="mixture of Gaussians or Laplaces",
+        likelihood="mixture of Gaussians, Laplaces, Student's t or logistics",
         use_when="for one input several distinct values are likely, and their mean is not",
         avoid_when="one value with a spread says it all: gaussian_nll does not depend on where its components start",
         reference="SPEC A7, B14; C. M. Bishop, Mixture density networks (1994)",
@@ -69,6 +85,20 @@ class MixtureNLLFormula(Formula):
         check_option(self.minimum_scale, POSITIVE, what="mixture_nll: minimum_scale")
         if self.components is not None and self.components < 1:
             raise InputError(f"mixture_nll: components is {self.components}; expected a whole number from 1 on.")
+        if self.degrees_of_freedom is not None:
+            check_option(self.degrees_of_freedom, POSITIVE, what="mixture_nll: degrees_of_freedom")
+            if self.family != "student_t":
+                raise InputError(
+                    f"mixture_nll: degrees_of_freedom is {self.degrees_of_freedom} and family {self.family!r}; "
+                    f"expected them with 'student_t' alone."
+                )
+
+    @property
+    def density(self) -> Family:
+        """The density of every component."""
+        if self.degrees_of_freedom is not None:
+            return StudentTFamily(self.degrees_of_freedom)
+        return FAMILIES[self.family]
 
     def conform(self, raw: Tensor, target: Tensor) -> Tensor:
         last = raw.shape[-1] if raw.dim() else 0
@@ -111,10 +141,10 @@ class MixtureNLLFormula(Formula):
         logits, location, raw_scale = raw.chunk(3, dim=-1)
         scale = scale_from_raw(raw_scale, self.minimum_scale)
         z = (target.unsqueeze(-1) - location) / scale
-        return FAMILIES[self.family], raw_scale, z, scale, torch.log_softmax(logits, dim=-1)
+        return self.density, raw_scale, z, scale, torch.log_softmax(logits, dim=-1)
 
     def _log_joint(self, z: Tensor, scale: Tensor, log_share: Tensor) -> Tensor:
-        return log_share - FAMILIES[self.family].negative_log_density(z) - scale.log()
+        return log_share - self.density.negative_log_density(z) - scale.log()
 
     def optimal_constant(self, target: Tensor, sample_weight: Tensor) -> Tensor:
         """A start, not the optimum: the marginal fit of one component, cut into equal shares.
@@ -124,7 +154,7 @@ class MixtureNLLFormula(Formula):
         """
         if self.components is None:
             raise InputError("mixture_nll: the constant to start from needs to know how many components; pass them.")
-        family = FAMILIES[self.family]
+        family = self.density
         location, scale = family.fit(target, sample_weight)
         share = (torch.arange(self.components, dtype=target.dtype, device=target.device) + 0.5) / self.components
         z = family.quantile(share)
@@ -141,6 +171,7 @@ def mixture_nll(
     components: int | None = None,
     family: str = "gaussian",
     minimum_scale: float = MINIMUM_SCALE,
+    degrees_of_freedom: float | None = None,
     sample_weight: Tensor | None = None,
     reduction: str = "mean",
     normalizer: Tensor | float | None = None,
@@ -153,10 +184,11 @@ def mixture_nll(
     ``σ = softplus(r) + ε`` with ε the ``minimum_scale``.
 
     Formula: ``−log Σ_k π_k g(z_k)/σ_k`` with ``z_k = (y − μ_k)/σ_k`` and g the standard density of the ``family``:
-    ``"gaussian"``, σ the standard deviation, or ``"laplace"``, σ the mean absolute deviation.
+    ``"gaussian"``, σ the standard deviation; ``"laplace"``, σ the mean absolute deviation; ``"student_t"`` with the
+    ``degrees_of_freedom``, 4 unless given; or ``"logistic"``, whose standard deviation is ``σ π/√3``.
 
     Gradient: with the responsibilities ``ρ_k = π_k g(z_k)/σ_k / Σ_j π_j g(z_j)/σ_j``: ``π − ρ`` in a; ρ times the
-    gradient of :func:`gaussian_nll` or :func:`laplace_nll` in s and r.
+    gradient of one component alone (:func:`gaussian_nll`, :func:`laplace_nll`, :func:`student_t_nll`) in s and r.
 
     Shapes: raw ``(..., 3M)``, M of its last axis unless ``components`` says so too; target and per-sample value
     ``(...)``. Units: nats, for a density in units of the target. ``minimum_scale`` is in units of the target as well:
@@ -165,14 +197,15 @@ def mixture_nll(
     Numerics: in logarithms throughout: however far away the target, some component answers for it. In float16 a
     gradient beyond ±65504 is held there.
 
-    Special cases: with one component gaussian_nll or laplace_nll. Components may change places without changing the
-    loss. No best constant in closed form: the formula gives a start.
+    Special cases: with one component gaussian_nll, laplace_nll or student_t_nll. Components may change places
+    without changing the loss. No best constant in closed form: the formula gives a start.
 
     Raises:
         ShapeError: if raw does not end in a multiple of 3 (or in 3·components), or the target is not raw's shape
             without that axis.
-        InputError: if the family is not one of the two.
-        DomainError: if ``minimum_scale`` is not a positive number.
+        InputError: if the family is not one of the four, or ``degrees_of_freedom`` are given for another than
+            ``"student_t"``.
+        DomainError: if ``minimum_scale`` or ``degrees_of_freedom`` is not a positive number.
 
     Example:
         >>> raw = torch.tensor([[0.0, 0.0, -2.0, 2.0, -1.0, -1.0]])
@@ -182,7 +215,7 @@ def mixture_nll(
     Reference: SPEC A7, B14; C. M. Bishop, Mixture density networks, Aston University NCRG/94/004 (1994).
     """
     return evaluate(
-        MixtureNLLFormula(components, family, minimum_scale),
+        MixtureNLLFormula(components, family, minimum_scale, degrees_of_freedom),
         raw,
         target,
         sample_weight=sample_weight,
@@ -200,13 +233,15 @@ class MixtureNLL(Loss):
         components: int | None = None,
         family: str = "gaussian",
         minimum_scale: float = MINIMUM_SCALE,
+        degrees_of_freedom: float | None = None,
         reduction: str = "mean",
     ) -> None:
         super().__init__(reduction)
-        checked = MixtureNLLFormula(components, family, minimum_scale)
+        checked = MixtureNLLFormula(components, family, minimum_scale, degrees_of_freedom)
         self.components, self.family, self.minimum_scale = checked.components, checked.family, checked.minimum_scale
+        self.degrees_of_freedom = checked.degrees_of_freedom
 
     @property
     def formula(self) -> MixtureNLLFormula:
         """The mathematics, with this module's options."""
-        return MixtureNLLFormula(self.components, self.family, self.minimum_scale)
+        return MixtureNLLFormula(self.components, self.family, self.minimum_scale, self.degrees_of_freedom)

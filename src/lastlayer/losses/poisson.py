@@ -9,11 +9,11 @@ from torch import Tensor
 
 from lastlayer.evaluation import Elementwise, evaluate, weighted_mean
 from lastlayer.facts import REAL, Interval, LossFacts
+from lastlayer.losses.log_mean import LARGEST_LOG
 from lastlayer.losses.loss import Loss
 
-#: The log rate from which the exponential goes on as its tangent. e³⁰ ≈ 10¹³ events are no count that anybody fits;
-#: and at raw outputs of 10⁴ the tangent, unlike the exponential, is finite in float32.
-LARGEST_LOG_RATE = 30.0
+#: The log rate from which the exponential goes on as its tangent: a rate is a mean.
+LARGEST_LOG_RATE = LARGEST_LOG
 
 
 def _example(

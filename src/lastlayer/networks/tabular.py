@@ -167,6 +167,18 @@ class TabularNetwork(nn.Module):
         """Sets the ``grad`` of every parameter, given the gradient of the raw output."""
         backpropagate(self._layers, tape, gradient)
 
+    def before_dropout(self, features: Tensor) -> tuple[Tensor, tuple[nn.Module, ...]]:
+        """What the layers before the first dropout make of the features, and the layers from that dropout on.
+
+        The first is the same for every draw of the dropout. Without dropout no layer is left.
+        """
+        x, layers = self._inputs(features), self._layers
+        for place, layer in enumerate(layers):
+            if isinstance(layer, Dropout) and layer.dropped:
+                return x, layers[place:]
+            x = layer(x)
+        return x, ()
+
     @property
     def _layers(self) -> tuple[nn.Module, ...]:
         return (*self.body, self.last)

@@ -118,16 +118,22 @@ class QuantityCoding:
     kind: ClassVar[str] = "quantity"
 
     @classmethod
-    def learn(cls, values: NDArray[Any], *, standardize: bool) -> QuantityCoding:
+    def learn(cls, values: NDArray[Any], *, standardize: bool, rescale: bool = False) -> QuantityCoding:
         """Mean and standard deviation of the training targets, or nothing where the head needs the values as they are.
+
+        Args:
+            standardize: shift by the mean and scale by the standard deviation.
+            rescale: scale by the mean alone, which leaves positive values positive.
 
         Raises:
             InputError: if the spread of the values does not fit into a float.
         """
-        if not standardize:
+        if not (standardize or rescale):
             return cls()
         numbers = np.asarray(values, dtype=np.float64)
         shift, scale = float(numbers.mean()), float(numbers.std())
+        if rescale:
+            shift, scale = 0.0, shift
         if not (np.isfinite(shift) and np.isfinite(scale)):
             raise InputError("the target's values are too large to standardize. Divide them by a constant first.")
         return cls(shift, scale if scale > 0 else 1.0)

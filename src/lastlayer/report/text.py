@@ -25,8 +25,15 @@ _TITLES = {
     "rmse": "root mean squared error",
     "mae": "mean absolute error",
     "r2": "R²",
+    "crps": "continuous ranked probability score",
+    "coverage_90": "held by the 90 % interval",
+    "width_90": "width of the 90 % interval",
+    "brier": "Brier score",
+    "ece": "expected calibration error (15 bins)",
 }
-_LESS_IS_BETTER = ("nll", "rmse", "mae")
+_LESS_IS_BETTER = ("nll", "rmse", "mae", "crps", "width_90", "brier", "ece")
+#: What is best at a value of its own.
+_WANTED = {"coverage_90": 0.9}
 
 
 def plan_text(plan: dict[str, Any]) -> RenderableType:
@@ -77,7 +84,11 @@ def figures_text(figures: dict[str, dict[str, float | None]], title: str) -> Ren
     for key in figures["network"]:
         values = [figures[name].get(key) for name in figures]
         known = [value for value in values if value is not None]
-        best = (min(known) if key in _LESS_IS_BETTER else max(known)) if known else None
+        wanted = _WANTED.get(key)
+        if wanted is not None:
+            best = min(known, key=lambda value: abs(value - wanted), default=None)
+        else:
+            best = (min(known) if key in _LESS_IS_BETTER else max(known)) if known else None
         cells = [
             Text(cell, style="bold" if value == best else "") for cell, value in zip(_row(values), values, strict=True)
         ]

@@ -74,9 +74,10 @@ class History:
 def forward(network: nn.Module, features: Tensor) -> Tensor:
     """Raw output of all rows, a few thousand at a time, with dropout and batch statistics off."""
     was_training = network.training
+    rows_axis = 0 if getattr(network, "members", None) is None else 1
     network.eval()
     try:
-        return torch.cat([network(part) for part in features.split(_JUDGED_AT_ONCE)])
+        return torch.cat([network(part) for part in features.split(_JUDGED_AT_ONCE)], dim=rows_axis)
     finally:
         network.train(was_training)
 
@@ -95,7 +96,8 @@ def train(
     """Trains ``network`` in place and leaves it, in evaluation mode, with the best weights seen.
 
     Best is the lowest validation loss (SPEC D4), or, without validation rows, the last. Ctrl-C ends training early and
-    keeps the best weights so far; a loss that is no number does the same.
+    keeps the best weights so far; a loss that is no number does the same. Of several members each keeps its own best;
+    training goes on while any of them gets better.
 
     Args:
         headline: from validation raw output and target to the figure beside the loss.
@@ -106,29 +108,32 @@ def train(
     averaged = AveragedModel(network, multi_avg_fn=_average_of(plan.average)) if plan.average else None
     judged: nn.Module = network if averaged is None else averaged.module
     history = History(most_epochs=plan.max_epochs)
-    best_loss, best_weights = math.inf, _copy_weights(judged)
+    best = _Best(judged)
     if validation is not None:
-        best_loss, _ = _judge(judged, head, validation, headline)
+        best.see(_judge(judged, head, validation, headline)[0], 0)
+    improved = 0
     try:
         for number in range(1, plan.max_epochs + 1):
             training_loss = one_epoch(network, averaged, head, optimizer, training, plan, number, generator=generator)
-            validation_loss, figure = None, None
+            validation_loss, losses, figure = None, None, None
             if validation is not None:
-                validation_loss, figure = _judge(judged, head, validation, headline)
+                losses, figure = _judge(judged, head, validation, headline)
+                validation_loss = float(losses.mean())
             history.epochs.append(Epoch(number, training_loss, validation_loss, figure))
             decisive = training_loss if validation_loss is None else validation_loss
             if not (math.isfinite(decisive) and math.isfinite(training_loss)):
                 history.stopped = "not finite"
                 break
-            if validation_loss is None or validation_loss < best_loss:
-                best_loss, best_weights, history.best_epoch = decisive, _copy_weights(judged), number
+            if best.see(losses, number):
+                improved = number
+            history.best_epoch = best.epoch
             watch(history)
-            if number - history.best_epoch >= plan.patience:
+            if number - improved >= plan.patience:
                 history.stopped = "patience"
                 break
     except KeyboardInterrupt:
         history.stopped = "interrupted"
-    network.load_state_dict(best_weights)
+    network.load_state_dict(best.weights)
     network.eval()
     history.seconds = time.perf_counter() - started
     return history
@@ -174,11 +179,42 @@ def _average_of(decay: float) -> Callable[..., None]:
 
 def _judge(
     network: nn.Module, head: Head, validation: Rows, headline: Callable[[Tensor, Tensor], float]
-) -> tuple[float, float]:
+) -> tuple[Tensor, float]:
+    """The validation loss, one for each member if there are any, and the headline."""
     raw = forward(network, validation.features)
-    loss = head.loss(raw, validation.target, sample_weight=validation.weight)
-    return float(loss), headline(raw, validation.target)
+    if getattr(network, "members", None) is None:
+        return head.validation_loss(raw, validation.target, validation.weight), headline(raw, validation.target)
+    losses = [head.validation_loss(own, validation.target, validation.weight) for own in raw]
+    return torch.stack(losses), headline(raw, validation.target)
 
 
-def _copy_weights(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+class _Best:
+    """The weights with the least loss so far; of several members each its own."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._loss: Tensor | None = None
+        self._epoch = torch.tensor(0)
+        self.weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+    @property
+    def epoch(self) -> int:
+        """After which epoch that was; of several members the middle one."""
+        return int(self._epoch.float().median().round())
+
+    def see(self, loss: Tensor | None, epoch: int) -> bool:
+        """Keeps what is better than before (without a loss, everything); whether there was any."""
+        if loss is None or loss.dim() == 0:
+            better = loss is None or self._loss is None or bool(loss < self._loss)
+            if better:
+                self._loss, self._epoch = loss, torch.tensor(epoch)
+                for name, value in self._network.state_dict().items():
+                    self.weights[name].copy_(value)
+            return better
+        before = torch.full_like(loss, torch.inf) if self._loss is None else self._loss
+        improved = loss < before
+        self._loss = torch.where(improved, loss, before)
+        self._epoch = torch.where(improved, epoch, self._epoch)
+        for name, _ in self._network.named_parameters():
+            self.weights[name][improved] = self._network.state_dict()[name][improved]
+        return bool(improved.any())

@@ -1,0 +1,83 @@
+"""A calibration by name: fitted to held-out predictions, and put on new ones.
+
+The mathematics is in ``uncertainty``; here stands which of it fits which target, and how an estimator spells it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lastlayer import distributions
+from lastlayer.checks import InputError
+from lastlayer.distributions import Distribution
+from lastlayer.uncertainty import (
+    Isotonic,
+    PitRecalibration,
+    ScaleRecalibration,
+    State,
+    Temperature,
+    class_probabilities,
+    fit_class_temperature,
+    fit_isotonic_classes,
+    fit_isotonic_labels,
+    fit_label_temperature,
+    fit_pit_recalibration,
+    fit_scale,
+)
+
+#: What estimators take, by whether the target is classes.
+FOR_CLASSES = ("temperature", "isotonic")
+FOR_QUANTITIES = ("scale", "pit")
+
+
+def fit_calibration(
+    name: str, distribution: Distribution, target: Tensor, weight: Tensor | None, *, over_classes: bool
+) -> State:
+    """What makes these held-out predictions calibrated.
+
+    Args:
+        name: one of ``FOR_CLASSES`` or ``FOR_QUANTITIES``.
+        distribution: the predictions, in the target's units.
+
+    Raises:
+        InputError: for a name that is none of those for this kind of target.
+    """
+    fitting = FOR_CLASSES if over_classes else FOR_QUANTITIES
+    if name not in fitting:
+        raise InputError(
+            f"calibration is {name!r}; expected {' or '.join(map(repr, fitting))} for "
+            f"{'classes' if over_classes else 'quantities'}, or None."
+        )
+    if name == "scale":
+        return fit_scale(distribution, target, sample_weight=weight)
+    if name == "pit":
+        return fit_pit_recalibration(
+            distribution, target, sample_weight=weight, generator=torch.Generator().manual_seed(0)
+        )
+    if isinstance(distribution, distributions.Bernoulli):
+        if name == "temperature":
+            return fit_label_temperature(distribution.logit, target, sample_weight=weight)
+        return fit_isotonic_labels(distribution.probability, target, sample_weight=weight)
+    assert isinstance(distribution, distributions.Categorical)
+    if name == "temperature":
+        return fit_class_temperature(distribution.logits, target, sample_weight=weight)
+    return fit_isotonic_classes(distribution.probability, target, sample_weight=weight)
+
+
+def calibrated(state: State | None, distribution: Distribution) -> Distribution:
+    """The predictions to use instead; without a state they stay as they are."""
+    if state is None:
+        return distribution
+    if isinstance(state, (ScaleRecalibration, PitRecalibration)):
+        return state(distribution)
+    if isinstance(distribution, distributions.Bernoulli):
+        if isinstance(state, Temperature):
+            return distributions.Bernoulli(state(distribution.logit))
+        assert isinstance(state, Isotonic)
+        return distributions.Bernoulli(torch.logit(state(distribution.probability)))
+    assert isinstance(distribution, distributions.Categorical)
+    if isinstance(state, Temperature):
+        return distributions.Categorical(state(distribution.logits))
+    assert isinstance(state, Isotonic)
+    return distributions.Categorical(state(class_probabilities(distribution)).log())
