@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 
-# Five rows of three bits for every sign.
-_SIGNS = {
-    **dict(zip("abcdefghi", "25755 65656 34443 65556 74647 74644 34553 55755 72227".split(), strict=True)),
-    **dict(zip("jklmnopqr", "11152 55655 44447 57755 65555 25552 65644 25563 65655".split(), strict=True)),
-    **dict(zip("stuvwxyz", "34216 72222 55557 55552 55775 55255 55222 71247".split(), strict=True)),
-    **dict(zip("0123456789", "75557 26227 71747 71717 55711 74717 74757 71122 75757 75717".split(), strict=True)),
-    **{" ": "00000", ".": "00002", "-": "00700"},
-}
+# A sign, and five rows of three bits.
+_FONT = """
+a25755 b65656 c34443 d65556 e74647 f74644 g34553 h55755 i72227 j11152 k55655 l44447 m57755 n65555 o25552 p65644 q25563
+r65655 s34216 t72222 u55557 v55552 w55775 x55255 y55222 z71247 075557 126227 271747 371717 455711 574717 674757 771122
+875757 975717 .00002 -00700
+"""
+_SIGNS = {entry[0]: entry[1:] for entry in _FONT.split()} | {" ": "00000"}
 
 
 def gray(values: NDArray[np.floating], high: float = 1.0) -> Pixels:
@@ -85,7 +84,8 @@ def write_png(path: Path, picture: Pixels) -> None:
 
 
 def _bytes(values: NDArray[np.floating]) -> Pixels:
-    return np.rint(255 * np.clip(values, 0.0, 1.0)).astype(np.uint8)
+    pixels: Pixels = np.rint(255 * np.clip(values, 0.0, 1.0)).astype(np.uint8)
+    return pixels
 
 
 def _larger(picture: Pixels, size: int) -> Pixels:

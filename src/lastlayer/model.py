@@ -25,8 +25,8 @@ from lastlayer.uncertainty import (
     correct_class_logits,
     correct_label_logits,
     distance_from_middle,
+    dropout_members,
 )
-from lastlayer.uncertainty.monte_carlo_dropout import dropout_members
 
 
 @dataclass

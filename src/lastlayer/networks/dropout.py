@@ -119,9 +119,10 @@ class SeededDropout:
 
         def drop(units: Tensor) -> Tensor:
             global _drawn
+            assert units.numel() == size, "the compiled loop checks no bounds"
             start, self.state = self.state, (self.state + draws * words * _STEP) & _WORD
             if compiles and _drawn > _REPAYS_COMPILING:
-                _compiled()(units.numpy().reshape(-1), added, to, least, np.uint64(start), limit)
+                _compiled()(units.view(size).numpy(), added, to, least, np.uint64(start), limit)
                 return out
             _drawn += draws * size
             if bias is not None:

@@ -3,9 +3,9 @@
 Look: ``scores`` (proper scores, PIT, coverage and width), ``reliability`` (confidence beside accuracy). Mend the
 distribution: ``prior_correction`` (class weights undone), ``temperature`` and ``isotonic`` (classes and labels),
 ``scale_recalibration`` and ``pit_recalibration`` (quantities and counts). Promise: ``conformal``, its ``intervals``,
-``sets`` and ``cross_conformal``; ``distributional_conformal`` at any level from one list of scores. Explain:
-``decomposition``. What is fitted is an immutable object with ``to_dict`` and
-``from_dict`` in plain JSON; :func:`from_dict` here finds out which.
+``sets`` and ``cross_conformal``; ``distributional_conformal`` at any level from one list of scores. Several predictions:
+``monte_carlo_dropout``, and ``decomposition``, what they agree on and what not. What is fitted is an immutable object
+with ``to_dict`` and ``from_dict`` in plain JSON; :func:`from_dict` here finds out which.
 """
 
 from typing import Any
@@ -29,6 +29,7 @@ from lastlayer.uncertainty.distributional_conformal import (
 )
 from lastlayer.uncertainty.isotonic import Isotonic, fit_isotonic_classes, fit_isotonic_labels
 from lastlayer.uncertainty.level_map import LevelMap
+from lastlayer.uncertainty.monte_carlo_dropout import dropout_members
 from lastlayer.uncertainty.pit_recalibration import PitRecalibration, fit_pit_recalibration
 from lastlayer.uncertainty.prior_correction import correct_class_logits, correct_label_logits
 from lastlayer.uncertainty.recalibrated import Recalibrated
@@ -99,6 +100,7 @@ __all__ = [
     "coverage",
     "decompose",
     "distance_from_middle",
+    "dropout_members",
     "expected_calibration_error",
     "fit_class_sets",
     "fit_class_temperature",

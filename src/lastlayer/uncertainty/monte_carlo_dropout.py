@@ -112,14 +112,17 @@ def _in_training(network: nn.Module, chosen: list[nn.Module]) -> Iterator[None]:
     """
     before = [(module, module.training) for module in network.modules()]
     try:
-        for module, _ in before:
-            module.training = False
+        for module, flag in before:
+            # Most are in evaluation already, and setting an attribute of a module takes its time.
+            if flag:
+                module.training = False
         for module in chosen:
             module.training = True
         yield
     finally:
         for module, flag in before:
-            module.training = flag
+            if module.training != flag:
+                module.training = flag
 
 
 @contextmanager
@@ -159,11 +162,19 @@ def _one_after_another(network: nn.Module, features: Tensor, members: int, rows:
 def _can_be_blocked(network: TabularNetwork, features: Tensor) -> bool:
     """Whether the formulas of layers that are known here are all that a call of this network would do."""
     hooked = any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
-    known = all(
-        type(layer) in (Linear, Dropout) or isinstance(layer, Activation) for layer in (*network.body, network.last)
-    )
     own = type(network).forward is TabularNetwork.forward
-    return own and known and not hooked and features.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    return (
+        own
+        and not hooked
+        and all(map(_is_known, (*network.body, network.last)))
+        and features.device.type == "cpu"
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _is_known(layer: nn.Module) -> bool:
+    """Whether the layer's formula and the width of its output are known here."""
+    return type(layer) in (Linear, Dropout) or (isinstance(layer, Activation) and layer.facts.elementwise)
 
 
 def _by_blocks(network: TabularNetwork, features: Tensor, members: int, source: SeededDropout, rows: int) -> Tensor:
@@ -188,7 +199,7 @@ def _draw_blocks(
     draws, count, _ = result.shape
     if count == 0:
         return
-    widest = max(shared.shape[1], *(layer.units for layer in layers if isinstance(layer, Linear)))
+    widest = max(1, shared.shape[1], *(layer.units for layer in layers if isinstance(layer, Linear)))
     rows = -(-count // -(-count // _ROWS_OF_A_BLOCK))
     most = max(_UNITS_AT_ONCE // (rows * widest), 1)
     draws_at_once = -(-draws // -(-draws // most))
@@ -255,7 +266,6 @@ def _steps(
                 scale = 1.0
             if bias_left is None:
                 steps.append(_in_place(layer))
-                width = getattr(layer, "units", width)
     return steps
 
 
