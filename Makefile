@@ -28,14 +28,14 @@ test: venv
 
 # make check: lint, format, types, import directions.
 check: venv
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks studies
+	$(BIN)/ruff format --check src tests benchmarks studies
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_import_directions.py
 
 format: venv
-	$(BIN)/ruff check --fix src tests benchmarks
-	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks studies
+	$(BIN)/ruff format src tests benchmarks studies
 
 # make bench: speed and quality beside other libraries, on the tables in DATA.   DATA=folder
 DATA ?= ../shared/data

@@ -76,9 +76,9 @@ def page(measured: dict[str, list[dict[str, list[tuple[float, float]]]]], comman
         f"`{command}`",
         "",
         "Share of fresh rows inside the central interval, mean over the splits ± standard error over them, in percent;",
-        "in brackets the mean width in the target's units. A count's interval holds whole numbers only, and one at least:",
-        "where four rows in five are 0, every interval of 50 % holds four rows in five. The randomized rows count a number",
-        "on the edge as inside with the chance that makes a true distribution hold exactly what it promises.",
+        "in brackets the mean width in the target's units. A count's interval holds whole numbers only, and one at",
+        "least: where four rows in five are 0, every interval of 50 % holds four rows in five. The randomized rows",
+        "count a number on the edge as inside with the chance that makes a true distribution hold what it promises.",
         "",
     ]
     for name, splits in measured.items():

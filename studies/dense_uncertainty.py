@@ -19,12 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from picture import bar, below, framed, gray, heat, tiles, write_png
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lastlayer import heads
 from lastlayer.distributions import Distribution
+
+from picture import bar, below, framed, gray, heat, tiles, write_png
 
 WEAKEST, STRONGEST = 0.02, 0.5
 LEVELS = 4

@@ -18,6 +18,7 @@ from lastlayer.checks import InputError
 from lastlayer.heads.targets import present_values
 
 RNG = np.random.default_rng(0)
+OF_REAL = ["laplace", "gaussian:predicted", "student_t", "mixture:5"]
 
 
 def _chosen(target: object, **options: object) -> heads.Choice:
@@ -26,7 +27,7 @@ def _chosen(target: object, **options: object) -> heads.Choice:
     name = choice.head.facts.name
     assert name in choice.problem.heads
     assert name not in choice.alternatives
-    assert set(choice.alternatives) <= set(heads.catalog())
+    assert {text.partition(":")[0] for text in choice.alternatives} - {"auto"} <= set(heads.catalog())
     assert choice.reason.endswith(".")
     for alternative, when in choice.alternatives.items():
         assert f"head={alternative!r}: {when}" in choice.override
@@ -122,7 +123,7 @@ def test_a_few_whole_numbers_are_classes_and_may_be_a_quantity(target):
     assert choice.head == heads.Categorical(classes=3)
     assert "3 distinct whole numbers, 1 to 3, about 10 rows each" in choice.reason
     assert "could also be a quantity" in choice.reason
-    assert list(choice.alternatives) == ["gaussian", "laplace"]
+    assert list(choice.alternatives) == ["ordinal", "gaussian", "laplace", "negative_binomial"]
 
 
 def test_wine_quality():
@@ -144,7 +145,8 @@ def test_how_many_whole_numbers_are_too_many():
     assert choice.reason == (
         "'target' holds 21 distinct whole numbers in 105 rows, too many to be classes, so a quantity."
     )
-    assert list(choice.alternatives) == ["laplace", "categorical"]
+    assert list(choice.alternatives) == [*OF_REAL, "negative_binomial", "categorical", "auto"]
+    assert "negative_binomial" not in _chosen(np.tile(np.arange(-10, 11), 5)).alternatives
 
 
 REAL = {
@@ -168,7 +170,7 @@ def test_other_numbers_are_a_real_quantity(target):
     choice = _chosen(target)
     assert choice.head == heads.Gaussian()
     assert choice.reason == "'target' holds 3 distinct numbers, so a real quantity."
-    assert list(choice.alternatives) == ["laplace"]
+    assert list(choice.alternatives) == [*OF_REAL, "gamma", "auto"]
     assert "outliers" in choice.alternatives["laplace"]
     assert choice.problem.activation == "none"
 
@@ -181,7 +183,7 @@ def test_whole_numbers_stored_as_decimals_are_said_to_be_whole():
 
 
 def test_many_real_numbers_are_no_classes():
-    assert list(_chosen(RNG.normal(size=100)).alternatives) == ["laplace"]
+    assert list(_chosen(RNG.normal(size=100)).alternatives) == [*OF_REAL, "auto"]
 
 
 def test_numbers_between_zero_and_one_may_be_shares():

@@ -170,9 +170,11 @@ def _choose_integer(present: NDArray[Any], distinct: NDArray[Any], counts: NDArr
                 f"also be a quantity; the values alone cannot tell."
             ),
             alternatives={
+                "ordinal": "if they are grades: classes with an order",
                 "gaussian": "if the numbers measure something, so that 2 lies between 1 and 3",
                 "laplace": "as gaussian, and outliers should not rule the fit",
-            },
+            }
+            | _for_counts(distinct),
             warnings=_warn_single_rows(distinct, counts, name),
         )
     if (
@@ -193,7 +195,9 @@ def _choose_integer(present: NDArray[Any], distinct: NDArray[Any], counts: NDArr
             f"{name!r} holds {distinct.size} distinct whole numbers in {present.size} rows, {too} to be classes, "
             f"so a quantity."
         ),
-        alternatives=_REAL_ALTERNATIVES | {"categorical": "if every number stands for a class"},
+        alternatives=_REAL_ALTERNATIVES
+        | _for_counts(distinct)
+        | {"categorical": "if every number stands for a class", "auto": _AUTO},
     )
 
 
@@ -203,9 +207,13 @@ def _choose_real(present: NDArray[Any], distinct: NDArray[Any], name: str) -> Ch
     if distinct[0] >= 0 and distinct[-1] <= 1:
         reason += " All of them lie in [0, 1]."
         alternatives["unit_interval"] = "if it can never leave [0, 1], as a proportion cannot"
+        alternatives["beta"] = "the same, and its spread differs from row to row"
+    elif distinct[0] > 0:
+        alternatives["gamma"] = "if it can never be negative, and varies in proportion to its mean"
     if distinct.size <= _MOST_INTEGER_CLASSES and (present == np.floor(present)).all():
         reason += " They are whole, so they could be classes, but they are stored as decimals."
         alternatives["categorical"] = "if every number stands for a class"
+    alternatives["auto"] = _AUTO
     return Choice(head=Gaussian(), reason=reason, alternatives=alternatives)
 
 
@@ -223,7 +231,17 @@ def _choose_strings(present: NDArray[Any], distinct: NDArray[Any], counts: NDArr
     )
 
 
-_REAL_ALTERNATIVES = {"laplace": "if outliers should not rule the fit (absolute error, the median)"}
+_REAL_ALTERNATIVES = {
+    "laplace": "if outliers should not rule the fit (absolute error, the median)",
+    "gaussian:predicted": "if the noise differs from row to row",
+    "student_t": "the same, and some targets are far off",
+    "mixture:5": "if one input can have several distinct answers",
+}
+_AUTO = "to try those that fit, and take the likeliest on rows held out"
+
+
+def _for_counts(distinct: NDArray[Any]) -> dict[str, str]:
+    return {"negative_binomial": "if they count something"} if distinct[0] >= 0 else {}
 
 
 def _warn_single_rows(distinct: NDArray[Any], counts: NDArray[np.int_], name: str) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 Look: ``scores`` (proper scores, PIT, coverage and width), ``reliability`` (confidence beside accuracy). Mend the
 distribution: ``prior_correction`` (class weights undone), ``temperature`` and ``isotonic`` (classes and labels),
 ``scale_recalibration`` and ``pit_recalibration`` (quantities and counts). Promise: ``conformal``, its ``intervals``,
-``sets`` and ``cross_conformal``; ``distributional_conformal`` at any level from one list of scores. Several predictions:
+``sets`` and ``cross_conformal``; ``distributional_conformal`` at any level from one list of scores. Several members:
 ``monte_carlo_dropout``, and ``decomposition``, what they agree on and what not. What is fitted is an immutable object
 with ``to_dict`` and ``from_dict`` in plain JSON; :func:`from_dict` here finds out which.
 """
