@@ -181,8 +181,8 @@ class Head(ABC):
     def with_grid(self, step: float) -> Self:
         """The head for a target that comes in steps of this size, in the units in which it is trained.
 
-        A density gains likelihood without limit by spiking on values that repeat; a head with a scale keeps it from
-        falling below a tenth of the step. One without returns itself.
+        A density gains likelihood without limit by spiking on values that repeat; a head with a predicted scale keeps
+        it from falling below what rounding alone leaves, ``step/√12``. One without returns itself.
         """
         return self
 

@@ -24,8 +24,8 @@ from lastlayer.losses.options import POSITIVE, check_option
 
 # A scale below this share of the target's own spread claims more than float32 predictions can hold.
 _SMALLEST_SCALE = 1e-6
-#: How a step of the target bounds the scale: a density of a tenth of the step is as narrow as makes sense.
-SHARE_OF_STEP = 0.1
+#: How a step of the target bounds the scale: rounding to a step leaves a standard deviation of ``step/√12``.
+SHARE_OF_STEP = 1.0 / math.sqrt(12.0)
 
 
 def widened(minimum_scale: float, step: float) -> float:
