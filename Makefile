@@ -44,8 +44,15 @@ bench: venv
 	$(BIN)/python benchmarks/losses.py --out benchmarks/results/losses.md
 	$(BIN)/python benchmarks/fused_linear.py --out benchmarks/results/fused_linear.md
 	$(BIN)/python benchmarks/training.py --out benchmarks/results/training.md
+	$(BIN)/python benchmarks/ensembles.py --out benchmarks/results/ensembles.md
 	$(BIN)/python benchmarks/tables.py --data $(DATA) --out benchmarks/results/tables.md
 	$(BIN)/python benchmarks/recipe.py --data $(DATA) --out benchmarks/results/recipe.md
+
+# make studies: published experiments beside what is measured here.   DATA=folder
+studies: venv
+	$(BIN)/python studies/uci.py --data $(DATA) --out studies/results --jobs 2
+	$(BIN)/python studies/coverage.py --data $(DATA) --out studies/results --seeds 5
+	$(BIN)/python studies/dense_uncertainty.py --data $(DATA) --out studies/results
 
 clean:
 	rm -rf .venv demo build .pytest_cache .mypy_cache .ruff_cache

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["benchmarks/training.py", "--quick"], "| lastlayer |"),
+        (["benchmarks/training.py", "--quick"], "| lastlayer, its own network |"),
         (["benchmarks/losses.py", "--quick", "--only", "cross_entropy", "--dtypes", "float32"], "| cross_entropy |"),
         (["benchmarks/fused_linear.py", "--quick", "--dtypes", "float32"], "| fused_linear, cross_entropy |"),
         (["benchmarks/ensembles.py", "--quick"], "| lastlayer, 16 members together |"),

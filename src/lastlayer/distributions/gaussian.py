@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lastlayer.distributions.distribution import LOG_2PI, Distribution, check_parameters, normal_cdf
+from lastlayer.distributions.distribution import LOG_2PI, normal_cdf
+from lastlayer.distributions.location_scale import LocationScale
 from lastlayer.distributions.sampling import standard_normal
-from lastlayer.facts import REAL
 
 
 @dataclass(frozen=True, eq=False)
-class Gaussian(Distribution):
+class Gaussian(LocationScale):
     """Gaussian (normal) distributions.
 
     Domain: values are real numbers; ``scale`` is positive.
@@ -31,35 +31,13 @@ class Gaussian(Distribution):
     Reference: SPEC A6; T. Gneiting, A. E. Raftery, J. American Statistical Association 102 (2007) for the CRPS.
     """
 
-    location: Tensor
-    scale: Tensor
-    support = REAL
-
-    def __post_init__(self) -> None:
-        check_parameters(self, location=self.location, scale=self.scale)
-
-    @property
-    def shape(self) -> torch.Size:
-        return self.location.shape
-
-    @property
-    def mean(self) -> Tensor:
-        return self.location
-
     @property
     def variance(self) -> Tensor:
         return self.scale**2
 
     @property
-    def mode(self) -> Tensor:
-        return self.location
-
-    @property
     def entropy(self) -> Tensor:
         return 0.5 + 0.5 * LOG_2PI + self.scale.log()
-
-    def affine(self, shift: float, scale: float) -> Gaussian:
-        return Gaussian(shift + scale * self.location, scale * self.scale)
 
     @torch.no_grad()
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lastlayer.distributions.distribution import Distribution, check_parameters
-from lastlayer.facts import REAL
+from lastlayer.distributions.location_scale import LocationScale
 
 
 @dataclass(frozen=True, eq=False)
-class Laplace(Distribution):
+class Laplace(LocationScale):
     """Laplace (double exponential) distributions.
 
     Domain: values are real numbers; ``scale``, the mean absolute deviation, is positive.
@@ -28,35 +27,13 @@ class Laplace(Distribution):
     Reference: SPEC A6; A. Jordan, F. Krüger, S. Lerch, J. Statistical Software 90 (2019), appendix A, for the CRPS.
     """
 
-    location: Tensor
-    scale: Tensor
-    support = REAL
-
-    def __post_init__(self) -> None:
-        check_parameters(self, location=self.location, scale=self.scale)
-
-    @property
-    def shape(self) -> torch.Size:
-        return self.location.shape
-
-    @property
-    def mean(self) -> Tensor:
-        return self.location
-
     @property
     def variance(self) -> Tensor:
         return 2.0 * self.scale**2
 
     @property
-    def mode(self) -> Tensor:
-        return self.location
-
-    @property
     def entropy(self) -> Tensor:
         return 1.0 + (2.0 * self.scale).log()
-
-    def affine(self, shift: float, scale: float) -> Laplace:
-        return Laplace(shift + scale * self.location, scale * self.scale)
 
     @torch.no_grad()
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:

@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lastlayer.distributions.distribution import Distribution, check_parameters
-from lastlayer.facts import REAL
+from lastlayer.distributions.location_scale import LocationScale
 
 
 @dataclass(frozen=True, eq=False)
-class Logistic(Distribution):
+class Logistic(LocationScale):
     """Logistic distributions: tails like a Laplace's, no kink.
 
     Domain: values are real numbers; ``scale`` is positive.
@@ -30,35 +29,13 @@ class Logistic(Distribution):
     Reference: A. Jordan, F. Krüger, S. Lerch, J. Statistical Software 90 (2019), appendix A, for the CRPS.
     """
 
-    location: Tensor
-    scale: Tensor
-    support = REAL
-
-    def __post_init__(self) -> None:
-        check_parameters(self, location=self.location, scale=self.scale)
-
-    @property
-    def shape(self) -> torch.Size:
-        return self.location.shape
-
-    @property
-    def mean(self) -> Tensor:
-        return self.location
-
     @property
     def variance(self) -> Tensor:
         return (math.pi**2 / 3.0) * self.scale**2
 
     @property
-    def mode(self) -> Tensor:
-        return self.location
-
-    @property
     def entropy(self) -> Tensor:
         return 2.0 + self.scale.log()
-
-    def affine(self, shift: float, scale: float) -> Logistic:
-        return Logistic(shift + scale * self.location, scale * self.scale)
 
     def _log_prob(self, value: Tensor) -> Tensor:
         z = (value - self.location) / self.scale

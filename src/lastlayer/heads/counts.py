@@ -12,7 +12,7 @@ from lastlayer import distributions
 from lastlayer.evaluation import Formula
 from lastlayer.facts import HeadFacts, Interval
 from lastlayer.heads.head import Head
-from lastlayer.losses.location_scale import MINIMUM_SCALE
+from lastlayer.heads.mean_concentration import MeanConcentrationHead
 from lastlayer.losses.negative_binomial_nll import NegativeBinomialNLLFormula, negative_binomial_parameters
 from lastlayer.losses.poisson import LARGEST_LOG_RATE, PoissonNLLFormula
 
@@ -78,7 +78,7 @@ class Poisson(Head):
 
 
 @dataclass(frozen=True)
-class NegativeBinomial(Head):
+class NegativeBinomial(MeanConcentrationHead):
     """A count that varies more than its mean: negative binomial, its mean and its concentration predicted.
 
     Domain: targets are whole numbers from 0 up; raw outputs are real numbers.
@@ -100,7 +100,6 @@ class NegativeBinomial(Head):
     Reference: J. M. Hilbe, Negative binomial regression (2011).
     """
 
-    minimum_scale: float = MINIMUM_SCALE
     facts = HeadFacts(
         name="negative_binomial",
         title="counts with more variance than Poisson's",
@@ -114,26 +113,13 @@ class NegativeBinomial(Head):
     support = _COUNTS
     whole = True
 
-    def __post_init__(self) -> None:
-        self.formula  # noqa: B018 - which checks the options
-
-    @property
-    def raw_size(self) -> int:
-        return 2
-
     @cached_property
     def formula(self) -> Formula:
         return NegativeBinomialNLLFormula(self.minimum_scale)
-
-    def parameters(self, raw: Tensor) -> dict[str, Tensor]:
-        """``mean`` and ``concentration``, both of shape (...)."""
-        mean, concentration = negative_binomial_parameters(self._computed(raw), self.minimum_scale)
-        return {"mean": mean, "concentration": concentration}
 
     def distribution(self, raw: Tensor) -> distributions.NegativeBinomial:
         mean, concentration = self.parameters(raw).values()
         return distributions.NegativeBinomial(torch.log(mean), concentration)
 
-    @property
-    def _through_softplus(self) -> list[int]:
-        return [1]
+    def _links(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        return negative_binomial_parameters(raw, self.minimum_scale)

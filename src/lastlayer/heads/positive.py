@@ -11,6 +11,7 @@ from lastlayer import distributions
 from lastlayer.evaluation import Formula
 from lastlayer.facts import HeadFacts, Interval
 from lastlayer.heads.head import Head
+from lastlayer.heads.mean_concentration import MeanConcentrationHead
 from lastlayer.losses.gamma_nll import GammaNLLFormula, gamma_parameters
 from lastlayer.losses.location_scale import MINIMUM_SCALE
 from lastlayer.losses.log_normal_nll import LogNormalNLLFormula, log_normal_parameters
@@ -83,7 +84,7 @@ class LogNormal(Head):
 
 
 @dataclass(frozen=True)
-class Gamma(Head):
+class Gamma(MeanConcentrationHead):
     """A positive number with a standard deviation in proportion to its mean: the gamma distribution.
 
     Domain: targets are positive; raw outputs are real numbers.
@@ -106,7 +107,6 @@ class Gamma(Head):
     Reference: P. McCullagh, J. A. Nelder, Generalized linear models (1989), chapter 8.
     """
 
-    minimum_scale: float = MINIMUM_SCALE
     facts = HeadFacts(
         name="gamma",
         title="regression to positive values",
@@ -120,26 +120,13 @@ class Gamma(Head):
     support = _POSITIVE
     rescales = True
 
-    def __post_init__(self) -> None:
-        self.formula  # noqa: B018 - which checks the options
-
-    @property
-    def raw_size(self) -> int:
-        return 2
-
     @cached_property
     def formula(self) -> Formula:
         return GammaNLLFormula(self.minimum_scale)
-
-    def parameters(self, raw: Tensor) -> dict[str, Tensor]:
-        """``mean`` and ``concentration``, both of shape (...)."""
-        mean, concentration = gamma_parameters(self._computed(raw), self.minimum_scale)
-        return {"mean": mean, "concentration": concentration}
 
     def distribution(self, raw: Tensor) -> distributions.Gamma:
         mean, concentration = self.parameters(raw).values()
         return distributions.Gamma(concentration, concentration / mean)
 
-    @property
-    def _through_softplus(self) -> list[int]:
-        return [1]
+    def _links(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        return gamma_parameters(raw, self.minimum_scale)

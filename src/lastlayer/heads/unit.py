@@ -17,11 +17,11 @@ from lastlayer.evaluation import Formula, Scaled
 from lastlayer.facts import UNIT, HeadFacts
 from lastlayer.heads.gaussian import Gaussian
 from lastlayer.heads.head import LARGEST_LOGIT, Head
+from lastlayer.heads.mean_concentration import MeanConcentrationHead
 from lastlayer.heads.options import at_most
 from lastlayer.heads.scale import check_scale
 from lastlayer.losses.beta_nll import MARGIN, BetaNLLFormula, beta_parameters
 from lastlayer.losses.binary_cross_entropy import BinaryCrossEntropyFormula
-from lastlayer.losses.location_scale import MINIMUM_SCALE
 from lastlayer.losses.squared_error import SigmoidSquaredErrorFormula
 
 
@@ -138,7 +138,7 @@ class UnitInterval(Head):
 
 
 @dataclass(frozen=True)
-class Beta(Head):
+class Beta(MeanConcentrationHead):
     """A quantity in [0, 1] with a beta distribution: a mean, and how much the values gather around it.
 
     Domain: targets in [0, 1], those closer to an end than ``margin`` taken as that far from it: the density is 0 or
@@ -161,7 +161,6 @@ class Beta(Head):
     """
 
     margin: float = MARGIN
-    minimum_scale: float = MINIMUM_SCALE
     facts = HeadFacts(
         name="beta",
         title="regression to values between 0 and 1, spread predicted",
@@ -174,30 +173,17 @@ class Beta(Head):
     )
     support = UNIT
 
-    def __post_init__(self) -> None:
-        self.formula  # noqa: B018 - which checks the options
-
-    @property
-    def raw_size(self) -> int:
-        return 2
-
     @cached_property
     def formula(self) -> Formula:
         return BetaNLLFormula(self.margin, self.minimum_scale)
-
-    @property
-    def _through_softplus(self) -> list[int]:
-        return [1]
 
     def judged(self, target: Tensor) -> Tensor:
         """Targets at an end, moved inside by the margin."""
         return target.clamp(self.margin, 1.0 - self.margin)
 
-    def parameters(self, raw: Tensor) -> dict[str, Tensor]:
-        """``mean`` and ``concentration``, both of shape (...)."""
-        mean, concentration = beta_parameters(self._computed(raw), self.minimum_scale)
-        return {"mean": mean, "concentration": concentration}
-
     def distribution(self, raw: Tensor) -> distributions.Beta:
         mean, concentration = self.parameters(raw).values()
         return distributions.Beta(concentration * mean, concentration * (1.0 - mean))
+
+    def _links(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        return beta_parameters(raw, self.minimum_scale)
