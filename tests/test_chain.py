@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from lastlayer import activations
 from lastlayer.checks import InputError, ShapeError
 from lastlayer.heads import Categorical, Gaussian, Head
-from lastlayer.networks import ACTIVATIONS, Linear, PiecewiseLinear, TabularNetwork
+from lastlayer.networks import ACTIVATIONS, Linear, PiecewiseLinear, SharedLinear, TabularNetwork
+from lastlayer.regularization import parameters_to_penalize
 from lastlayer.training import Recipe, Rows, step, update
 
 LEARNS_OR_DRAWS = {"prelu", "rrelu", "maxout", "softmax", "log_softmax"}
@@ -20,12 +21,18 @@ WRITTEN_OUT = sorted(set(ACTIVATIONS) - LEARNS_OR_DRAWS)
 
 
 def network(
-    activation: str = "tanh", *, members: int | None = None, dropout: float = 0.0, bins: int = 3, outputs: int = 2
+    activation: str = "tanh",
+    *,
+    members: int | None = None,
+    shared: bool = False,
+    dropout: float = 0.0,
+    bins: int = 3,
+    outputs: int = 2,
 ) -> TabularNetwork:
     numeric = np.random.RandomState(0).randn(50, 2).astype(np.float32)
     return TabularNetwork(
         inputs=4, numeric=2, outputs=outputs, hidden=(7, 5), activation=activation, dropout=dropout,
-        codes=PiecewiseLinear.learn(numeric, bins), members=members,
+        codes=PiecewiseLinear.learn(numeric, bins), members=members, shared=shared,
     )  # fmt: skip
 
 
@@ -33,12 +40,17 @@ def features(rows: int = 11) -> Tensor:
     return torch.randn(rows, 4, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("members", [None, 3])
+@pytest.mark.parametrize(("members", "shared"), [(None, False), (3, False), (3, True)])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("activation", WRITTEN_OUT)
-def test_the_written_backward_is_autograds(activation: str, dropout: float, members: int | None) -> None:
+def test_the_written_backward_is_autograds(activation: str, dropout: float, members: int | None, shared: bool) -> None:
     torch.manual_seed(0)
-    one = network(activation, members=members, dropout=dropout).double()
+    one = network(activation, members=members, dropout=dropout, shared=shared).double()
+    if shared:
+        # Away from 1, where a forgotten factor would not be seen.
+        with torch.no_grad():
+            for layer in one.body[:1]:
+                layer.output_scale.uniform_(0.5, 2.0)
     assert one.writes_backward
     x, state = features().double(), torch.random.get_rng_state()
     raw, tape = one.record(x)
@@ -61,7 +73,7 @@ def test_what_learns_draws_or_mixes_units_is_left_to_autograd(activation: str) -
 def test_a_wrong_derivative_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(activations.Tanh, "_pull_back", lambda self, x, value, gradient: gradient * (1 - value))
     with pytest.raises(AssertionError):
-        test_the_written_backward_is_autograds("tanh", 0.0, None)
+        test_the_written_backward_is_autograds("tanh", 0.0, None, False)
 
 
 @pytest.mark.parametrize("how", ["hook", "backward hook", "frozen", "hook of a parameter", "hook of the whole"])
@@ -194,3 +206,32 @@ def test_update_runs_the_hooks_of_the_optimizer() -> None:
         update(optimizer)
         optimizer.register_step_post_hook(lambda *_: seen.append(1))
     assert seen == [1]
+
+
+def test_a_shared_layer_is_a_linear_layer_of_each_members_own_weights() -> None:
+    torch.manual_seed(0)
+    layer, x = SharedLinear(3, 2, members=4, diverse=True), torch.randn(5, 3)
+    assert set(layer.input_scale.unique().tolist()) == {-1.0, 1.0}
+    with torch.no_grad():
+        layer.output_scale.uniform_(0.5, 2.0)
+    for member, result in enumerate(layer(x)):
+        weight = layer.output_scale[member].unsqueeze(1) * layer.weight * layer.input_scale[member]
+        torch.testing.assert_close(result, nn.functional.linear(x, weight, layer.bias[member]))
+    torch.testing.assert_close(layer(x), layer(x.expand(4, 5, 3).contiguous()))
+    assert [tuple(own.shape) for own in parameters_to_penalize(layer)] == [(2, 3)]
+    for wrong in (torch.randn(5, 2), torch.randn(3, 5, 3), torch.randn(3)):
+        with pytest.raises(ShapeError, match="expected"):
+            layer(wrong)
+
+
+def test_members_that_share_weights_descend_the_mean_of_their_losses() -> None:
+    torch.manual_seed(5)
+    one = network("silu", members=3, shared=True, outputs=1).double()
+    x = features(20).double()
+    rows = Rows(x, x[:, 0] * x[:, 1])
+    loss = torch.stack([Gaussian().loss(raw, rows.target) for raw in one(x)]).mean()
+    expected = torch.autograd.grad(loss, list(one.parameters()))
+    optimizer = torch.optim.SGD(one.parameters(), lr=0.0)
+    torch.testing.assert_close(step(one, Gaussian(), optimizer, rows), loss.detach())
+    for parameter, gradient in zip(one.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)

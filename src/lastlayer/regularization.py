@@ -14,6 +14,7 @@ from lastlayer.checks import InputError, KindError, check_choice
 Include = str | Callable[[str, nn.Parameter], bool]
 _INCLUDE = ("weights", "all")
 # By name, so that people's own LayerNorm2d is one as well.
+_NOT_WEIGHTS = re.compile(r"bias|(^|_)scale$")
 _SCALES = re.compile(r"(norm|prelu)(\dd)?$", re.IGNORECASE)
 
 
@@ -23,8 +24,8 @@ def parameters_to_penalize(network: nn.Module, include: Include = "weights") -> 
     Args:
         network: the module; parameters that do not require grad are left out.
         include: ``"weights"``: matrices and kernels, embeddings among them. That is every parameter of two or more
-            axes, except what is called a bias and what belongs to a normalization or a PReLU, by the name of its
-            class: a function is not simpler for having small biases, scales and slopes. ``"all"``: every parameter.
+            axes, except what is called a bias or a scale and what belongs to a normalization or a PReLU, by the name of
+            its class: a function is not simpler for having small biases, scales and slopes. ``"all"``: every parameter.
             A function ``(name, parameter) -> bool``: as it says.
 
     Raises:
@@ -51,7 +52,7 @@ def parameters_to_penalize(network: nn.Module, include: Include = "weights") -> 
     return [
         parameter
         for name, parameter in _learning(network)
-        if parameter.dim() > 1 and id(parameter) not in scales and "bias" not in name.rpartition(".")[2]
+        if parameter.dim() > 1 and id(parameter) not in scales and not _NOT_WEIGHTS.search(name.rpartition(".")[2])
     ]
 
 

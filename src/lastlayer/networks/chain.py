@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lastlayer.activations import Activation
 from lastlayer.networks.dropout import Dropout
 from lastlayer.networks.linear import Linear
+from lastlayer.networks.shared_linear import SharedLinear
 
 Tape = list[Any]
 
@@ -27,7 +28,7 @@ def can_be_written_out(layer: nn.Module) -> bool:
         facts = layer.facts
         known = facts.elementwise and facts.parameters is None and type(layer).forward is Activation.forward
     else:
-        known = isinstance(layer, (Linear, Dropout))
+        known = isinstance(layer, (Linear, SharedLinear, Dropout))
     return known and not is_watched(layer)
 
 
@@ -53,7 +54,7 @@ def record(layers: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, Tape]:
         else:
             x, saved = layer.record(x)  # type: ignore[operator]
         # A linear layer's output is nobody else's; an activation's is on the tape.
-        owned = isinstance(layer, Linear)
+        owned = isinstance(layer, (Linear, SharedLinear))
         tape.append(saved)
     return x, tape
 

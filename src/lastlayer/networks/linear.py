@@ -11,6 +11,13 @@ from torch import Tensor, nn
 from lastlayer.checks import InputError, ShapeError, shape_text
 
 
+def uniform_start(weight: Tensor, bias: Tensor, inputs: int) -> None:
+    """Draws both uniform in ``±1/√inputs``, as PyTorch's linear layer starts."""
+    bound = 1.0 / math.sqrt(max(inputs, 1))
+    nn.init.uniform_(weight, -bound, bound)
+    nn.init.uniform_(bias, -bound, bound)
+
+
 class Linear(nn.Module):
     """An affine layer; with ``members``, one for every member of an ensemble, computed as one batched product.
 
@@ -43,9 +50,7 @@ class Linear(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draws new weights and biases."""
-        bound = 1.0 / math.sqrt(max(self.inputs, 1))
-        nn.init.uniform_(self.weight, -bound, bound)
-        nn.init.uniform_(self.bias, -bound, bound)
+        uniform_start(self.weight, self.bias, self.inputs)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-1] != self.inputs:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,26 +16,16 @@ from lastlayer.checks import InputError, check_choice
 from lastlayer.networks.chain import Tape, backpropagate, can_be_written_out, is_watched, record
 from lastlayer.networks.dropout import Dropout
 from lastlayer.networks.linear import Linear
+from lastlayer.networks.shared_linear import SharedLinear
 
 #: Every activation of the catalog, by the name that networks take.
 ACTIVATIONS: dict[str, type[Activation]] = modules()
 
 
-def hidden_layer(inputs: int, units: int, activation: str, members: int | None) -> list[nn.Module]:
-    """A linear layer and its activation, or one maxout layer, which is both.
-
-    Raises:
-        InputError: for members of an activation that learns: its parameters have no axis for them.
-    """
+def hidden_layer(linear: Callable[[int, int], nn.Module], inputs: int, units: int, activation: str) -> list[nn.Module]:
+    """A linear layer and its activation, or one maxout layer, which is both."""
     module = ACTIVATIONS[activation]
-    if members is not None and module.facts.parameters is not None:
-        raise InputError(
-            f"activation {activation!r} has parameters of its own, and an ensemble needs one that has none, such as "
-            f"'relu', 'silu' or 'tanh'."
-        )
-    if module is Maxout:
-        return [Maxout(inputs, units)]
-    return [Linear(inputs, units, members=members), module()]
+    return [Maxout(inputs, units)] if module is Maxout else [linear(inputs, units), module()]
 
 
 class PiecewiseLinear(nn.Module):
@@ -99,7 +90,8 @@ class TabularNetwork(nn.Module):
         activation: a key of ``ACTIVATIONS``.
         dropout: share of hidden units dropped while training.
         codes: the piecewise-linear codes.
-        members: how many networks of this shape, with weights of their own, side by side; ``None`` for a single one.
+        members: how many networks of this shape side by side; ``None`` for a single one.
+        shared: whether they share their weight matrices, but for the last; see :class:`SharedLinear`.
 
     Raises:
         InputError: for an activation that is not known, or cannot be had by several members.
@@ -116,9 +108,16 @@ class TabularNetwork(nn.Module):
         dropout: float,
         codes: PiecewiseLinear,
         members: int | None = None,
+        shared: bool = False,
     ) -> None:
         super().__init__()
         check_choice(activation, tuple(ACTIVATIONS), what="activation")
+        if members is not None and ACTIVATIONS[activation].facts.parameters is not None:
+            # Its parameters have no axis for members.
+            raise InputError(
+                f"activation {activation!r} has parameters of its own, and an ensemble needs one that has none, such "
+                f"as 'relu', 'silu' or 'tanh'."
+            )
         self.spec: dict[str, Any] = {
             "inputs": inputs,
             "numeric": numeric,
@@ -128,14 +127,21 @@ class TabularNetwork(nn.Module):
             "dropout": dropout,
             "codes": len(codes.columns),
             "members": members,
+            "shared": shared,
         }
         self.members = members
+        #: Whether what one member learns moves no other's weights.
+        self.members_are_independent = not shared
         self.numeric = numeric
         self.codes = codes
         layers: list[nn.Module] = []
         width = inputs + len(codes.columns)
-        for units in hidden:
-            layers += hidden_layer(width, units, activation, members)
+        for place, units in enumerate(hidden):
+            if shared and members is not None:
+                linear: Callable[..., nn.Module] = partial(SharedLinear, members=members, diverse=place == 0)
+            else:
+                linear = partial(Linear, members=members)
+            layers += hidden_layer(linear, width, units, activation)
             if dropout > 0:
                 layers.append(Dropout(dropout))
             width = units

@@ -180,12 +180,14 @@ def _average_of(decay: float) -> Callable[..., None]:
 def _judge(
     network: nn.Module, head: Head, validation: Rows, headline: Callable[[Tensor, Tensor], float]
 ) -> tuple[Tensor, float]:
-    """The validation loss, one for each member if there are any, and the headline."""
+    """The validation loss, one for each member that has weights of its own, and the headline."""
     raw = forward(network, validation.features)
     if getattr(network, "members", None) is None:
         return head.validation_loss(raw, validation.target, validation.weight), headline(raw, validation.target)
     losses = [head.validation_loss(own, validation.target, validation.weight) for own in raw]
-    return torch.stack(losses), headline(raw, validation.target)
+    each = torch.stack(losses)
+    independent = getattr(network, "members_are_independent", True)
+    return each if independent else each.mean(), headline(raw, validation.target)
 
 
 class _Best:

@@ -47,15 +47,16 @@ def step(network: nn.Module, head: Head, optimizer: Optimizer, batch: Rows) -> T
 
 
 def _loss_and_gradient(network: nn.Module, head: Head, raw: Tensor, batch: Rows) -> tuple[Tensor, Tensor]:
-    """The mean loss over rows, and over members if there are any; the gradient of the members' sum."""
+    """The mean loss over rows, and over members if there are any; the gradient of the sum over independent ones."""
     members = getattr(network, "members", None)
     if members is None:
         return head.loss_and_gradient(raw, batch.target, sample_weight=batch.weight)
     target = batch.target.expand(members, *batch.target.shape)
+    # Members that share weights move them together, each by its part.
+    factor = float(members) if getattr(network, "members_are_independent", True) else 1.0
     if batch.weight is None:
-        return head.loss_and_gradient(raw, target, factor=float(members))
+        return head.loss_and_gradient(raw, target, factor=factor)
     # Each member's weights add up to 1 whatever the others' are.
     weight = batch.weight.t() if batch.weight.dim() == 2 else batch.weight.expand(members, len(batch))
     share = weight / weight.sum(1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
-    loss, gradient = head.loss_and_gradient(raw, target, sample_weight=share, normalizer=1.0)
-    return loss / members, gradient
+    return head.loss_and_gradient(raw, target, sample_weight=share, normalizer=float(members), factor=factor)
