@@ -69,7 +69,7 @@ def head_table() -> str:
     for name, kind in heads.catalog().items():
         raw, _ = kind.facts.example(2)
         lines.append(row(name, kind.default(), kind.facts.loss, raw))
-        if "predicted" in (kind.facts.options or ""):
+        if "predicted" in (kind.facts.spelling or ""):
             spelled = f"{name}:predicted"
             head = heads.from_text(spelled)
             lines.append(row(spelled, head, head.formula.facts.name, raw.expand(-1, head.raw_size)))

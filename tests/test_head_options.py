@@ -122,7 +122,7 @@ def test_misspelled(text, message):
 @every_head
 def test_what_the_facts_say_of_options_is_so(head):
     """Every alternative that is spelled in lower case is taken; a head without options takes none."""
-    name, options = head.facts.name, head.facts.options
+    name, options = head.facts.name, head.facts.spelling
     if head.over_classes:
         assert options is None
         return

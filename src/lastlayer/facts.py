@@ -144,7 +144,7 @@ class HeadFacts:
         reference: where the pairing is stated.
         example: ``example(n, dtype=..., generator=...) -> (raw, target)``, valid and varied, for the head's
             ``default()``.
-        options: how its options are spelled behind the name, as in ``"mixture:5:laplace"``; ``None`` where it has none.
+        spelling: how options are written behind the name, as in ``"mixture:5:laplace"``; ``None`` where there are none.
     """
 
     name: str
@@ -155,4 +155,4 @@ class HeadFacts:
     likelihood: str
     reference: str
     example: Callable[..., tuple[Tensor, Tensor]]
-    options: str | None = None
+    spelling: str | None = None

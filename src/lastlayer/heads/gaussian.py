@@ -61,7 +61,7 @@ class Gaussian(LocationScaleHead):
         likelihood="Gaussian; scale given, constant or predicted",
         reference="SPEC A4, A6",
         example=real_example,
-        options="constant | predicted | SCALE",
+        spelling="constant | predicted | SCALE",
     )
     support = REAL
     standardizes = True

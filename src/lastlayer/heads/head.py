@@ -82,7 +82,7 @@ class Head(ABC):
 
     @classmethod
     def from_options(cls, *options: str) -> Self:
-        """The head from its options as text, in the order of ``facts.options``.
+        """The head from its options as text, in the order of ``facts.spelling``.
 
         Raises:
             InputError: for options that it does not take.

@@ -52,7 +52,7 @@ class Laplace(LocationScaleHead):
         likelihood="Laplace; scale given, constant or predicted",
         reference="SPEC A4, A6",
         example=real_example,
-        options="constant | predicted | SCALE",
+        spelling="constant | predicted | SCALE",
     )
     support = REAL
     standardizes = True

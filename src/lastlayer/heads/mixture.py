@@ -79,7 +79,7 @@ class Mixture(Head):
         likelihood="mixture of Gaussians, Laplaces, logistics or Student's t",
         reference="SPEC A7",
         example=MixtureNLLFormula.facts.example,
-        options="COMPONENTS:FAMILY",
+        spelling="COMPONENTS:FAMILY",
     )
     support = REAL
     standardizes = True

@@ -50,6 +50,6 @@ def at_most(options: tuple[str, ...], most: int, facts: Any) -> tuple[str, ...]:
     if len(options) > most:
         raise InputError(
             f"head {facts.name!r} was given {':'.join(options)!r}; expected {facts.name}"
-            f"{f':{facts.options}' if facts.options else ''}."
+            f"{f':{facts.spelling}' if facts.spelling else ''}."
         )
     return options

@@ -53,7 +53,7 @@ class Quantiles(Head):
         likelihood="even between the quantiles, exponential tails",
         reference="Koenker & Bassett (1978)",
         example=QuantilesFormula.facts.example,
-        options="LEVEL,LEVEL,…",
+        spelling="LEVEL,LEVEL,…",
     )
     support = REAL
     standardizes = True

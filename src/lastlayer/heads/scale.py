@@ -75,7 +75,8 @@ class LocationScaleHead(Head):
         beta: of a predicted scale: how much of the gradient a large scale takes from the location is given back, 0 for
             the likelihood itself and 1 for all of it, which trains a Gaussian's mean as squared error does; see
             :class:`lastlayer.losses.beta_weighted.BetaWeighted`.
-        minimum_scale: of a predicted scale, in units of the target.
+        minimum_scale: of a predicted scale, in units of the target; raised above its default, by :meth:`with_grid` for
+            example, of a fitted one too.
     """
 
     scale: str | float = "constant"
@@ -137,7 +138,9 @@ class LocationScaleHead(Head):
         if not bool((weight > 0).any()):
             return self
         spread = self._spread(hide_masked(target, weight) - location, weight)
-        return dataclasses.replace(self, fitted_scale=max(float(spread), _SMALLEST_SCALE))
+        # Left at its default it is made for what networks put out, in units that may be too large for a fitted scale.
+        least = self.minimum_scale if self.minimum_scale > MINIMUM_SCALE else _SMALLEST_SCALE
+        return dataclasses.replace(self, fitted_scale=max(float(spread), least))
 
     def location(self, raw: Tensor) -> Tensor:
         """The centre of the predicted distribution, shape (...)."""

@@ -56,7 +56,7 @@ class StudentT(Head):
         likelihood="Student's t",
         reference="SPEC A6",
         example=StudentTNLLFormula.facts.example,
-        options="DEGREES_OF_FREEDOM",
+        spelling="DEGREES_OF_FREEDOM",
     )
     support = REAL
     standardizes = True

@@ -75,7 +75,7 @@ class UnitInterval(Head):
         likelihood="Gaussian with one scale around a mean in (0, 1)",
         reference="SPEC A5",
         example=_example,
-        options="binary_cross_entropy | squared_error",
+        spelling="binary_cross_entropy | squared_error",
     )
     support = UNIT
 

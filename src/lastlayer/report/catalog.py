@@ -31,6 +31,7 @@ _TITLES = {
     "parameters": "learned",
     "use_when": "use when",
     "avoid_when": "not when",
+    "spelling": "as text",
     "options": "options",
     "reference": "reference",
 }
@@ -76,6 +77,8 @@ def details_text(record: dict[str, Any], *, width: int, ascii_only: bool = False
         ascii_only: whether the output knows ASCII only.
     """
     said = record | {"options": _options_text(record["options"])}
+    if record.get("spelling"):
+        said["spelling"] = f"{record['name']}:{record['spelling']}"
     if "convex" in record:
         said |= {"shape": _shape(record), "target": _target(record)}
     if "monotonic" in record:
