@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from lastlayer.checks import InputError, ShapeError
 from lastlayer.heads import Categorical, Gaussian
-from lastlayer.networks import Dropout, Linear, PiecewiseLinear, TabularNetwork
-from lastlayer.networks import dropout as dropout_module
+from lastlayer.networks import Dropout, Linear, PiecewiseLinear, TabularNetwork, seeded_dropout
 from lastlayer.uncertainty import decompose
 from lastlayer.uncertainty.monte_carlo_dropout import dropout_members
 
@@ -207,7 +206,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to draw."""
     if request.param == "numba":
         pytest.importorskip("numba")
-    monkeypatch.setattr(dropout_module, "_REPAYS_COMPILING", -1 if request.param == "numba" else 1 << 62)
+    monkeypatch.setattr(seeded_dropout, "_REPAYS_COMPILING", -1 if request.param == "numba" else 1 << 62)
     return str(request.param)
 
 
@@ -242,14 +241,14 @@ def test_both_ways_to_draw_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
             network = table_network(hidden, activation=activation, members=members).to(dtype)
             found = []
             for limit in (-1, 1 << 62):
-                monkeypatch.setattr(dropout_module, "_REPAYS_COMPILING", limit)
+                monkeypatch.setattr(seeded_dropout, "_REPAYS_COMPILING", limit)
                 found.append(dropout_members(network, rows(131, dtype=dtype), 23))
             assert torch.equal(*found)
 
 
 def test_random_words_are_splitmix64() -> None:
     # The first outputs of the reference implementation for state 1234567, as Rosetta Code and others print them.
-    source = dropout_module.SeededDropout(0)
+    source = seeded_dropout.SeededDropout(0)
     step = 0x9E3779B97F4A7C15
     words = source._random((1234567 + step) % 2**64, 3)
     assert [int(word) for word in words] == [6457827717110365317, 3203168211198807973, 9817491932198370423]
@@ -267,9 +266,9 @@ def test_blocks_are_the_layers_one_after_another(
         if isinstance(layer, Dropout):
             # Half is dropped in name alone: no byte is below 0, and the scale of the kept is that of dropping nothing.
             monkeypatch.setattr(type(layer), "scale", 1.0)
-    real = dropout_module.SeededDropout.into
+    real = seeded_dropout.SeededDropout.into
     monkeypatch.setattr(
-        dropout_module.SeededDropout, "into", lambda self, out, dropped, bias=None: real(self, out, 0, bias)
+        seeded_dropout.SeededDropout, "into", lambda self, out, dropped, bias=None: real(self, out, 0, bias)
     )
     raw = dropout_members(network, features, 5, batch_size=200)
     expected = network.eval()(features).detach()

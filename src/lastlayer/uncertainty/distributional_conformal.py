@@ -60,8 +60,9 @@ def conformal_share_interval(
     threshold = min(conformal_threshold(scores, level), 0.5)
     low, high = distribution.quantile(0.5 - threshold), distribution.quantile(0.5 + threshold)
     if distribution.discrete:
-        low = torch.where(_share(distribution, low) < 0.5 - threshold, low + 1.0, low)
-        high = torch.where(_share(distribution, high) > 0.5 + threshold, high - 1.0, high)
+        # Compared as the scores were made: with equal distributions ties are common, and a rounding must not break them.
+        low = torch.where(distance_from_middle(distribution, low) > threshold, low + 1.0, low)
+        high = torch.where(distance_from_middle(distribution, high) > threshold, high - 1.0, high)
         empty = low > high
         low, high = (torch.where(empty, distribution.median, end) for end in (low, high))
     return low, high

@@ -14,7 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from lastlayer.activations import Activation, ReLU
 from lastlayer.checks import InputError, ShapeError, shape_text
 from lastlayer.networks import Dropout, Linear, TabularNetwork
-from lastlayer.networks.dropout import SeededDropout
+from lastlayer.networks.seeded_dropout import SeededDropout
 
 # Rows that any module sees at once, as in training's own evaluation.
 _ROWS_AT_ONCE = 4096
