@@ -42,6 +42,7 @@ DATA ?= ../shared/data
 bench: venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench,kernels]'
 	$(BIN)/python benchmarks/losses.py --out benchmarks/results/losses.md
+	$(BIN)/python benchmarks/small_problems.py --out benchmarks/results/small_problems.md
 	$(BIN)/python benchmarks/fused_linear.py --out benchmarks/results/fused_linear.md
 	$(BIN)/python benchmarks/training.py --out benchmarks/results/training.md
 	$(BIN)/python benchmarks/ensembles.py --out benchmarks/results/ensembles.md

@@ -4,7 +4,7 @@ Reading the raw output once and writing its gradient once is a copy; no loss can
 buffer that is used again, and with a fresh gradient) stand PyTorch's own loss, eager and compiled, and optax under
 ``jax.jit``, in turn in one process. Where PyTorch has no such loss its place is taken by the readable formula under
 autograd, marked *. Losses that PyTorch has are measured a second time, in float32, with its own allocations in huge
-pages (``THP_MEM_ALLOC_ENABLE=1``). Each loss has a process of its own. Then small problems: only fixed costs count.
+pages (``THP_MEM_ALLOC_ENABLE=1``). Each loss has a process of its own.
 
     python benchmarks/losses.py [--rows 2048] [--classes 32768] [--dtypes float32,bfloat16] [--rounds 5]
                                 [--only NAME,NAME] [--out FILE.md] [--quick]
@@ -20,7 +20,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,23 +142,6 @@ def measure(name: str, arguments: argparse.Namespace, dtype: torch.dtype) -> dic
     return result
 
 
-def measure_small(name: str, rows: int, classes: int, *, rounds: int) -> dict[str, Any]:
-    """Microseconds of a small problem, in turn, a hundred at a time."""
-    loss = losses.by_name(name)
-    raw, target = inputs(loss, rows, classes, torch.float32)
-    criterion, own = torch_criterion(loss)
-
-    def times(run: Callable[[Tensor, Tensor], Tensor]) -> float:
-        started = time.perf_counter()
-        for _ in range(100):
-            run(raw.detach().requires_grad_(), target).backward()
-        return (time.perf_counter() - started) * 1e4
-
-    found = [(times(loss), times(criterion)) for _ in range(rounds + 1)][1:]
-    ours, theirs = (statistics.median(column) for column in zip(*found, strict=True))
-    return {"name": name, "own": own, "lastlayer": ours, "torch": theirs}
-
-
 def in_a_process(arguments: argparse.Namespace, names: list[str], dtype: str, *, huge: bool) -> list[dict[str, Any]]:
     """The measurements of a setting, one process a loss: allocations of one leave no trace in the next."""
     found = []
@@ -214,17 +196,6 @@ def table(found: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def small_table(found: list[dict[str, Any]]) -> list[str]:
-    lines = ["| loss | lastlayer, µs | PyTorch, µs | difference, µs |", "|---|---:|---:|---:|"]
-    for row in found:
-        mark = "" if row["own"] else " *"
-        lines.append(
-            f"| {row['name']} | {row['lastlayer']:.1f} | {row['torch']:.1f}{mark} "
-            f"| {row['lastlayer'] - row['torch']:+.1f} |"
-        )
-    return lines
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=2048)
@@ -261,9 +232,6 @@ def main() -> None:
             milliseconds = statistics.median(row["copy"] for row in found) * 1e3
             lines += [f"## {dtype}{', huge pages in PyTorch' if huge else ''}", ""]
             lines += [f"A copy takes {milliseconds:.1f} ms.", "", *table(found), ""]
-    lines += ["## Small problems", "", "64 × 10 in float32, one thread.", ""]
-    torch.set_num_threads(1)
-    lines += small_table([measure_small(name, 64, 10, rounds=max(1, 3 * arguments.rounds)) for name in names])
     text = "\n".join(lines) + "\n"
     print(text)
     if arguments.out:

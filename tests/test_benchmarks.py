@@ -16,11 +16,12 @@ ROOT = Path(__file__).parent.parent
     [
         (["benchmarks/training.py", "--quick"], "| lastlayer, its own network |"),
         (["benchmarks/losses.py", "--quick", "--only", "cross_entropy", "--dtypes", "float32"], "| cross_entropy |"),
+        (["benchmarks/small_problems.py", "--quick"], "| cross_entropy |"),
         (["benchmarks/fused_linear.py", "--quick", "--dtypes", "float32"], "| fused_linear, cross_entropy |"),
         (["benchmarks/ensembles.py", "--quick"], "| lastlayer, 16 members together |"),
         (["benchmarks/tables.py", "--data", "data", "--only", "penguins", "--seeds", "1"], "| penguins |"),
     ],
-    ids=["training", "losses", "fused_linear", "ensembles", "tables"],
+    ids=["training", "losses", "small", "fused_linear", "ensembles", "tables"],
 )
 def test_a_benchmark_runs(arguments: list[str], expected: str) -> None:
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lastlayer.evaluation import Elementwise, evaluate
@@ -50,6 +51,9 @@ class AbsoluteErrorFormula(Elementwise):
 
     def gradient(self, raw: Tensor, target: Tensor) -> Tensor:
         return torch.sign(raw - target)
+
+    def twin(self, raw: Tensor, target: Tensor) -> Tensor | None:
+        return F.l1_loss(raw, target)
 
     def optimal_constant(self, target: Tensor, sample_weight: Tensor) -> Tensor:
         return weighted_quantile(target, sample_weight, 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -113,15 +114,15 @@ class CrossEntropyFormula(ClassFormula):
         plain = self.weight is None and not (self.label_smoothing or self.z_loss or self.soft_cap)
         if not raw.is_cpu or raw.dim() != 2 or target.is_floating_point() or not plain or raw.shape[-1] >= LONG_AXIS:
             return None
-        ignored = _NO_INDEX if self.ignore_index is None else self.ignore_index
-        if target[0].item() == ignored:
-            # Perhaps all are, and a mean over nothing is NaN there.
-            return None
         try:
-            return F.cross_entropy(raw, target, ignore_index=ignored)
+            loss = F.cross_entropy(
+                raw, target, ignore_index=_NO_INDEX if self.ignore_index is None else self.ignore_index
+            )
         except IndexError:
             check_index(target, raw.shape[-1])
             raise
+        # Where all are ignored it is a mean over nothing.
+        return None if math.isnan(loss.item()) else loss
 
     def _closed_form(self, raw: Tensor, target: Tensor, place: Tensor | None) -> tuple[Tensor, Tensor]:
         """Value and gradient, which lies in the place given if it can; without autograd."""
@@ -279,9 +280,15 @@ class CrossEntropyFormula(ClassFormula):
         return target if self.weight is None else self.weight.to(target.dtype) * target
 
 
+def _formula(weight: Tensor | None, *options: Any) -> CrossEntropyFormula:
+    """Without a weight it is made and checked once: for a small batch that takes as long as an operation on it."""
+    if weight is None and not torch.compiler.is_compiling():
+        return _unweighted(*options)
+    return CrossEntropyFormula(weight, *options)
+
+
 @lru_cache(maxsize=64)
 def _unweighted(*options: Any) -> CrossEntropyFormula:
-    """Made and checked once: for a small batch that takes as long as an operation on it."""
     return CrossEntropyFormula(None, *options)
 
 
@@ -333,10 +340,8 @@ def cross_entropy(
     Reference: SPEC B4, B6, G1; for the z-loss A. Chowdhery et al., PaLM, section 5 (2022); for the soft cap Gemma Team,
     Gemma 2, section 2 (2024).
     """
-    options = label_smoothing, ignore_index, z_loss, soft_cap
-    known = weight is None and not torch.compiler.is_compiling()
     return evaluate(
-        _unweighted(*options) if known else CrossEntropyFormula(weight, *options),
+        _formula(weight, label_smoothing, ignore_index, z_loss, soft_cap),
         *classes_last(raw, target, dim),
         sample_weight=sample_weight,
         reduction=reduction,
@@ -371,7 +376,7 @@ class CrossEntropy(Loss):
     @property
     def formula(self) -> CrossEntropyFormula:
         """The mathematics, with this module's options."""
-        return CrossEntropyFormula(self.weight, self.label_smoothing, self.ignore_index, self.z_loss, self.soft_cap)
+        return _formula(self.weight, self.label_smoothing, self.ignore_index, self.z_loss, self.soft_cap)
 
 
 def class_weights(target: Tensor, classes: int) -> Tensor:
