@@ -52,6 +52,7 @@ bench: venv
 # make studies: published experiments beside what is measured here.   DATA=folder
 studies: venv
 	$(BIN)/python studies/uci.py --data $(DATA) --out studies/results --jobs 2
+	$(BIN)/python studies/beta_weighting.py --data $(DATA) --out studies/results
 	$(BIN)/python studies/coverage.py --data $(DATA) --out studies/results --seeds 5
 	$(BIN)/python studies/dense_uncertainty.py --data $(DATA) --out studies/results
 

@@ -30,6 +30,8 @@ def test_uci_runs_goes_on_and_writes_its_page(tmp_path: Path) -> None:
     assert "## toy" in page
     assert "ensemble of 5, Gaussian" in page
     assert "4/4" in done.stdout
+    weighting = ("studies/beta_weighting.py", "--data", tmp_path, "--out", tmp_path / "out", "--sets", "toy", "--quick")
+    assert "| toy | Laplace |" in study(*weighting).stdout
     again = study(*options)
     assert "/4" not in again.stdout
     assert (tmp_path / "out" / "uci.md").read_text(encoding="utf-8") == page
@@ -49,7 +51,7 @@ def test_coverage_runs_on_counts(tmp_path: Path) -> None:
 
 
 def test_missing_data_is_said(tmp_path: Path) -> None:
-    for name, missing in (("uci.py", "uci_*.npz"), ("coverage.py", "california_housing.csv.gz")):
+    for name, missing in (("uci.py", "uci_*.npz"), ("coverage.py", "california"), ("beta_weighting.py", "uci_")):
         done = study(f"studies/{name}", "--data", tmp_path)
         assert done.returncode == 1
         assert missing in done.stderr
