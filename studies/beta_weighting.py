@@ -2,7 +2,7 @@
 
 ``heads.Gaussian(scale="predicted", beta=β)`` weights every sample by ``scale^(2β)`` while it trains. With β = 0 rows of
 large scale stop teaching the location; with β = 1 the location learns as from squared error. Judged without weights, on
-the UCI splits: mean over splits of test log-likelihood, RMSE and CRPS. ½ is the library's default because of this table.
+the UCI splits: mean over splits of test log-likelihood, RMSE and CRPS. ½ is the library's default by this table.
 
     python studies/beta_weighting.py --data DIR [--out DIR] [--splits 3] [--quick]
 
