@@ -39,6 +39,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "Monte Carlo dropout, 100 draws": {"head": "gaussian", "dropout": 0.05, "dropout_members": 100},
     "ensemble of 5, Gaussian": {"head": "gaussian:predicted", "members": 5},
     "ensemble of 5, Student's t": {"head": "student_t", "members": 5},
+    "ensemble of 5, Student's t, recalibrated": {"head": "student_t", "members": 5, "calibration": "scale"},
 }
 
 # Test log-likelihood (higher is better) and RMSE, as the project's table of published figures has them.
