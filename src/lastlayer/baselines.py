@@ -13,7 +13,19 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
 from torch import Tensor
 
-from lastlayer.heads import Bernoulli, Categorical, Gaussian, Head, MultiLabel, Ordinal, Poisson, UnitInterval
+from lastlayer.heads import (
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    Head,
+    LocationScaleHead,
+    Mixture,
+    MultiLabel,
+    Ordinal,
+    Poisson,
+    StudentT,
+    UnitInterval,
+)
 from lastlayer.training import Rows
 
 
@@ -112,7 +124,12 @@ def _linear_head(head: Head) -> Head:
         return Categorical(classes=head.classes)
     if head.over_classes or isinstance(head, UnitInterval):
         return head
-    return Poisson() if head.whole else Gaussian()
+    if head.whole:
+        return Poisson()
+    # On a target in steps its scale is bounded as the head's own, or it would win by a spike.
+    if isinstance(head, (LocationScaleHead, Mixture, StudentT)):
+        return Gaussian(minimum_scale=head.minimum_scale)
+    return Gaussian()
 
 
 def _logistic(

@@ -26,9 +26,29 @@ from lastlayer.uncertainty import (
     fit_scale,
 )
 
-#: What estimators take, by whether the target is classes.
-FOR_CLASSES = ("temperature", "isotonic")
-FOR_QUANTITIES = ("scale", "pit")
+#: What estimators take, by the kind of target: a spread that is multiplied leaves no whole numbers.
+FOR_CLASSES: tuple[str, ...] = ("temperature", "isotonic")
+FOR_QUANTITIES: tuple[str, ...] = ("scale", "pit")
+FOR_COUNTS: tuple[str, ...] = ("pit",)
+
+
+def check_calibration(name: str | None, *, over_classes: bool, whole: bool = False) -> None:
+    """The calibration fits the kind of target; called before training, so that none is lost at its end.
+
+    Args:
+        name: as an estimator was given it; ``None`` for none.
+        over_classes: whether the target is classes or labels.
+        whole: whether the head is for counts.
+
+    Raises:
+        InputError: for a name that is none of those for this kind of target.
+    """
+    if over_classes:
+        fitting, kind = FOR_CLASSES, "classes"
+    else:
+        fitting, kind = (FOR_COUNTS, "counts") if whole else (FOR_QUANTITIES, "quantities")
+    if name is not None and name not in fitting:
+        raise InputError(f"calibration is {name!r}; expected {' or '.join(map(repr, fitting))} for {kind}, or None.")
 
 
 def fit_calibration(
@@ -43,12 +63,7 @@ def fit_calibration(
     Raises:
         InputError: for a name that is none of those for this kind of target.
     """
-    fitting = FOR_CLASSES if over_classes else FOR_QUANTITIES
-    if name not in fitting:
-        raise InputError(
-            f"calibration is {name!r}; expected {' or '.join(map(repr, fitting))} for "
-            f"{'classes' if over_classes else 'quantities'}, or None."
-        )
+    check_calibration(name, over_classes=over_classes, whole=distribution.discrete)
     if name == "scale":
         return fit_scale(distribution, target, sample_weight=weight)
     if name == "pit":

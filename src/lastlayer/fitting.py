@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.optim import Optimizer
 
 from lastlayer.baselines import fit_baselines, refit_baselines
-from lastlayer.calibration import fit_calibration
+from lastlayer.calibration import check_calibration, fit_calibration
 from lastlayer.checks import InputError, LastLayerWarning
 from lastlayer.heads import Head
 from lastlayer.initialization import start_as_constant
@@ -38,6 +38,7 @@ from lastlayer.training import (
     progress_bar,
     train,
 )
+from lastlayer.training.split import FEWEST_ROWS_TO_SPLIT
 
 # Below this many training rows the rows held out are worth a second fit on all of them.
 _WORTH_REFITTING = 10_000
@@ -58,6 +59,7 @@ class NetworkOptions:
             more than one for 40 rows.
         members: networks of this shape, each with weights of its own, trained side by side and predicted as their
             mixture; 1 for a single one.
+        share_weights: whether they share their weight matrices; see :class:`lastlayer.networks.SharedLinear`.
         dropout_members: how many draws of dropout a prediction is the mixture of (Monte Carlo dropout); 0 for none.
     """
 
@@ -66,6 +68,7 @@ class NetworkOptions:
     dropout: float | None = None
     bins: int | None = None
     members: int = 1
+    share_weights: bool = False
     dropout_members: int = 0
 
     def __post_init__(self) -> None:
@@ -103,6 +106,7 @@ class NetworkOptions:
             dropout=dropout,
             codes=PiecewiseLinear.learn(features[:, :numeric], bins),
             members=None if self.members == 1 else self.members,
+            shared=self.share_weights and self.members > 1,
         )
 
 
@@ -113,11 +117,11 @@ class Task:
     Attributes:
         table: the inputs, one row each.
         target: as the user has it, one value (or one row of labels) each.
-        weight: one per row, or ``None``.
+        weight: one per row, or ``None``; without that of its class.
         head: the likelihood.
         coding: ``None`` to learn a quantity's shift and scale from the training rows.
         target_names: the target's column, or the labels'.
-        class_weight: how much each class counts, in the order of the classes; ``weight`` has it already.
+        class_weight: how much each class counts, in the order of the classes, all above 0; ``None`` for alike.
         calibration: the name of a calibration to fit to rows held out; ``None`` for none.
     """
 
@@ -136,12 +140,44 @@ class Fitted:
     """A model, the history of the training that rows were held out from, and those rows.
 
     Attributes:
-        judged: the rows held out, or, where there were too few to hold any out, those trained on.
+        judged: the rows held out, or, where there were too few to hold any out, those trained on; with the weights that
+            rows were given, classes not weighted.
     """
 
     model: Model
     history: History
     judged: Rows
+
+
+def check_held_out_use(
+    calibration: str | None, validation_fraction: float, *, over_classes: bool, whole: bool = False
+) -> None:
+    """What rows held out are to be used for can be had; known before there is a table, and checked before training.
+
+    Raises:
+        InputError: for a calibration that does not fit the target, or no rows to fit it to.
+    """
+    if not 0 <= validation_fraction < 1:
+        raise InputError(f"validation_fraction is {validation_fraction!r}; expected a number in [0, 1).")
+    check_calibration(calibration, over_classes=over_classes, whole=whole)
+    if calibration is not None and validation_fraction == 0:
+        raise InputError(
+            f"calibration is {calibration!r}, and validation_fraction is 0: no rows are held out to fit it to. Leave "
+            f"one of the two at its default."
+        )
+
+
+def check_rows_to_judge(rows: int, validation_fraction: float) -> None:
+    """There are rows to hold out, so that heads are not compared on what they learned from.
+
+    Raises:
+        InputError: if there are none.
+    """
+    if validation_fraction == 0 or rows < FEWEST_ROWS_TO_SPLIT:
+        raise InputError(
+            f"head is 'auto', which is judged on rows held out; of {rows} rows with validation_fraction "
+            f"{validation_fraction:g} there are none. Name a head, or give {FEWEST_ROWS_TO_SPLIT} rows at least."
+        )
 
 
 def start_model(
@@ -201,15 +237,21 @@ def fit_model(
     record its figures. With ``refit`` (``None``: where there are few rows) the network then starts again and learns
     from all rows for as many epochs as were best. Same machine, same seed, same data: the same model, bit for bit.
     """
-    if not 0 <= validation_fraction < 1:
-        raise InputError(f"validation_fraction is {validation_fraction!r}; expected a number in [0, 1).")
+    check_held_out_use(
+        task.calibration, validation_fraction, over_classes=task.head.over_classes, whole=task.head.whole
+    )
     model, rows = start_model(task, encoder, options, device=device, seed=seed)
     start = copy.deepcopy(model.network)
     classes = rows.target.numpy() if isinstance(model.coding, ClassCoding) else None
     index = hold_out(len(rows), validation_fraction, np.random.RandomState(seed), classes=classes)
     training, held_out = (rows.take(torch.from_numpy(part)) for part in index)
     spared = len(held_out) > 0
-    judged = held_out if spared else training
+    if task.calibration is not None and not spared:
+        raise InputError(
+            f"calibration is {task.calibration!r}, and {len(rows)} rows are too few to hold any out to fit it to. Give "
+            f"more rows, or leave calibration out."
+        )
+    judged = _as_given(task, *((held_out, index[1]) if spared else (training, index[0])))
 
     plan = recipe.plan(len(training), classes=task.head.over_classes)
     history = _train(model, training, held_out if spared else None, plan, seed=seed, verbose=verbose)
@@ -262,16 +304,15 @@ def _calibrate(model: Model, rows: Rows, calibration: str | None, *, spared: boo
     raw = model.raw_of(rows.features)
     target = model.own_units(rows.target)
     if calibration is not None:
-        # Of weighted classes the rows count as they are: it is their probabilities that are to be right.
-        weight = None if rows.weight is None or model.class_weight is not None else rows.weight.double()
         model.calibration = fit_calibration(
             calibration,
             model.distribution_of(raw, calibrate=False),
             target,
-            weight,
+            None if rows.weight is None else rows.weight.double(),
             over_classes=model.head.over_classes,
         )
-    if not spared or isinstance(model.coding, LabelCoding) or (rows.weight is not None and not model.class_weight):
+    alike = rows.weight is None or bool((rows.weight == rows.weight[0]).all())
+    if not spared or isinstance(model.coding, LabelCoding) or not alike:
         # Neither rows learned from, nor labels together, nor rows that count differently have the guarantee.
         return
     scores = model.conformal_scores_of(model.distribution_of(raw), target)
@@ -313,11 +354,21 @@ def pass_once(model: Model, task: Task, optimizer: Optimizer, plan: Plan, *, gen
 
 
 def encode_rows(task: Task, encoder: TableEncoder, coding: TargetCoding) -> Rows:
-    """The task's rows as tensors on the CPU."""
+    """The task's rows as tensors on the CPU, their weights times those of their classes."""
     features = torch.from_numpy(encoder.transform(task.table))
-    target = torch.from_numpy(np.asarray(coding.encode(task.target)))
-    weight = None if task.weight is None else torch.from_numpy(task.weight.astype(np.float32))
-    return Rows(features, target, weight)
+    coded = np.asarray(coding.encode(task.target))
+    weight = task.weight
+    if task.class_weight is not None:
+        weight = np.asarray(task.class_weight)[coded] * (1.0 if weight is None else weight)
+    return Rows(features, torch.from_numpy(coded), None if weight is None else torch.from_numpy(np.float32(weight)))
+
+
+def _as_given(task: Task, rows: Rows, index: NDArray[np.int64]) -> Rows:
+    """These rows of the task with the weights that they were given: classes count as they occur."""
+    if task.class_weight is None:
+        return rows
+    weight = None if task.weight is None else torch.from_numpy(np.float32(task.weight[index]))
+    return dataclasses.replace(rows, weight=weight)
 
 
 def _warn_of_ending(history: History, kept: str) -> None:

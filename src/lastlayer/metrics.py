@@ -44,9 +44,14 @@ def score(
         distribution: what was predicted, shape (n,), or (n, labels).
         coding: what kind of target it is.
         target: in the distribution's units, shape (n,), or (n, labels).
-        weight: one per row.
+        weight: one per row; a row of weight 0 is left out.
         chosen: the classes decided for, where that is not the likeliest one.
     """
+    if weight is not None and not (weight > 0).all():
+        # What does not count must not say which classes there are, or how far values lie apart.
+        counted = torch.from_numpy(np.flatnonzero(weight > 0))
+        distribution, target, weight = distribution[counted], target[counted], weight[counted.numpy()]
+        chosen = None if chosen is None else chosen[counted.numpy()]
     each = None if weight is None else torch.from_numpy(np.asarray(weight, dtype=np.float64))
     if isinstance(coding, LabelCoding):
         # A row counts once, with the sum over its labels.

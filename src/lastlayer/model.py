@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lastlayer.baselines import Baseline
 from lastlayer.calibration import calibrated
-from lastlayer.distributions import Distribution
+from lastlayer.distributions import Bernoulli, Categorical, Distribution
 from lastlayer.heads import Head
 from lastlayer.metrics import score
 from lastlayer.networks import TabularNetwork
@@ -93,7 +93,8 @@ class Model:
         A model without members is one of one.
         """
         raw = self.raw_of(self.features(table))
-        return self._in_units(self.head.distribution(self._unweighted(raw if self.has_members else raw.unsqueeze(0))))
+        raw = raw if self.has_members else raw.unsqueeze(0)
+        return self._in_units(self._unweighted(self.head.distribution(raw)))
 
     def distribution(self, table: Any) -> Distribution:
         """What is predicted for every row, in the target's units: of members the mixture, calibrated."""
@@ -101,7 +102,8 @@ class Model:
 
     def distribution_of(self, raw: Tensor, *, calibrate: bool = True) -> Distribution:
         """The same from raw output."""
-        distribution = self._in_units(self._mixed(self._unweighted(raw)))
+        distribution = self._unweighted(self.head.distribution(raw))
+        distribution = self._in_units(distribution.mixed() if self.has_members else distribution)
         return calibrated(self.calibration, distribution) if calibrate else distribution
 
     def probability(self, table: Any) -> NDArray[np.float64]:
@@ -111,16 +113,27 @@ class Model:
 
     def decide(self, table: Any) -> NDArray[np.int64]:
         """The class decided for, by its index, shape (n,)."""
-        return self.decide_of(self.raw_of(self.features(table)))
+        return _best(self.decision_scores(table))
 
-    def decide_of(self, raw: Tensor) -> NDArray[np.int64]:
-        """The same from raw output: the likeliest class, after classes were weighted as in training."""
-        if self.class_weight is not None:
-            probability = class_probabilities(calibrated(self.calibration, self._mixed(raw)))
-        else:
-            probability = class_probabilities(self.distribution_of(raw))
-        chosen: NDArray[np.int64] = probability.argmax(-1).numpy()
-        return chosen
+    def decision_scores(self, table: Any) -> Tensor:
+        """What classes are decided by; see :meth:`decision_scores_of`."""
+        return self.decision_scores_of(self.distribution(table))
+
+    def decision_scores_of(self, distribution: Distribution) -> Tensor:
+        """The logits of predicted classes or labels, with classes weighted as in training.
+
+        Of two classes (and of every label) it is the logit of the second, above 0 where that is decided for, shape (n,)
+        or (n, labels); of more classes one for each, of which the largest is decided for, shape (n, classes).
+        """
+        weight = None if self.class_weight is None else torch.tensor(self.class_weight, dtype=torch.float64)
+        if isinstance(distribution, Bernoulli):
+            logit = distribution.logit
+            return logit if weight is None else correct_label_logits(logit, weight[0], weight[1])
+        assert isinstance(distribution, Categorical)
+        logits = distribution.logits
+        if weight is not None:
+            logits = correct_class_logits(logits, 1.0 / weight)
+        return logits[..., 1] - logits[..., 0] if logits.shape[-1] == 2 else logits
 
     def conformal_scores_of(self, distribution: Distribution, target: Tensor) -> Tensor:
         """How ill each target fits its distribution: the score that conformal intervals and sets are made by.
@@ -141,13 +154,16 @@ class Model:
     def score_rows(self, rows: Rows) -> dict[str, dict[str, float]]:
         """The same for rows already encoded, on the CPU."""
         weight = None if rows.weight is None else rows.weight.double().numpy()
-        raw = self.raw_of(rows.features)
-        chosen = self.decide_of(raw) if self.class_weight is not None else None
         target = self.own_units(self.head.judged(rows.target))
-        figures = {"network": score(self.distribution_of(raw), self.coding, target, weight, chosen=chosen)}
+        predicted = {"network": self.distribution_of(self.raw_of(rows.features))}
         for name, baseline in self.baselines.items():
-            predicted = self._in_units(baseline.head.distribution(baseline.raw(rows.features).double()))
-            figures[name] = score(predicted, self.coding, target, weight)
+            # Its classes were weighted as the network's.
+            distribution = self._unweighted(baseline.head.distribution(baseline.raw(rows.features).double()))
+            predicted[name] = self._in_units(distribution)
+        figures = {}
+        for name, distribution in predicted.items():
+            chosen = None if self.class_weight is None else _best(self.decision_scores_of(distribution))
+            figures[name] = score(distribution, self.coding, target, weight, chosen=chosen)
         return figures
 
     def own_units(self, target: Tensor) -> Tensor:
@@ -156,20 +172,24 @@ class Model:
             return target.double() * self.coding.scale + self.coding.shift
         return target
 
-    def _mixed(self, raw: Tensor) -> Distribution:
-        distribution = self.head.distribution(raw)
-        return distribution.mixed() if self.has_members else distribution
-
-    def _unweighted(self, raw: Tensor) -> Tensor:
-        """Raw output of a network trained with class weights, as one trained without would give it."""
+    def _unweighted(self, distribution: Distribution) -> Distribution:
+        """What a network trained with class weights predicts, as one trained without would."""
         if self.class_weight is None:
-            return raw
-        weight = torch.tensor(self.class_weight, dtype=raw.dtype)
-        if self.head.raw_size == 1:
-            return correct_label_logits(raw, weight[1], weight[0])
-        return correct_class_logits(raw, weight)
+            return distribution
+        weight = torch.tensor(self.class_weight, dtype=torch.float64)
+        if isinstance(distribution, Bernoulli):
+            return Bernoulli(correct_label_logits(distribution.logit, weight[1], weight[0]))
+        assert isinstance(distribution, Categorical)
+        return Categorical(correct_class_logits(distribution.logits, weight))
 
     def _in_units(self, distribution: Distribution) -> Distribution:
         if isinstance(self.coding, QuantityCoding) and (self.coding.shift, self.coding.scale) != (0.0, 1.0):
             return distribution.affine(self.coding.shift, self.coding.scale)
         return distribution
+
+
+def _best(scores: Tensor) -> NDArray[np.int64]:
+    """The index of the class decided for, from decision scores."""
+    chosen = (scores > 0).long() if scores.dim() == 1 else scores.argmax(-1)
+    index: NDArray[np.int64] = chosen.numpy()
+    return index

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 from torch import Tensor
@@ -146,7 +147,9 @@ def describe_model(model: Model) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """A record as JSON can hold it: text keys, lists, and null for a number that is not defined."""
+    """A record as JSON can hold it: text keys, lists, Python's numbers, and null for one that is not defined."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

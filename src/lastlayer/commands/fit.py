@@ -60,6 +60,12 @@ def fit(
     name, reason, override, notes = task.choose(head)
     if balanced and is_quantity(name):
         raise InputError(f"--balanced is for classes, and head {name} is for a quantity. Leave it out.")
+    estimator: Classifier | Regressor
+    if is_quantity(name):
+        estimator = Regressor(head=name, keep=tuple(keep), **options)
+    else:
+        estimator = Classifier(head=name, keep=tuple(keep), class_weight="balanced" if balanced else None, **options)
+    estimator.check_options()
     plan = {
         "table": path.name,
         "rows": table.height,
@@ -73,11 +79,6 @@ def fit(
     }
     if dry_run:
         return plan | _columns(task, keep)
-    estimator: Classifier | Regressor
-    if is_quantity(name):
-        estimator = Regressor(head=name, keep=tuple(keep), **options)
-    else:
-        estimator = Classifier(head=name, keep=tuple(keep), class_weight="balanced" if balanced else None, **options)
     estimator.fit(task.inputs, task.target, sample_weight=weights)
     estimator.model_.record |= {"choice": plan}
     estimator.save(out, force=force)

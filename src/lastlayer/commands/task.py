@@ -12,7 +12,7 @@ import polars
 from numpy.typing import NDArray
 
 from lastlayer.checks import InputError
-from lastlayer.heads import Choice, choose_head, named
+from lastlayer.heads import Choice, choose_head, from_text, named
 from lastlayer.heads.targets import present_values
 from lastlayer.preprocessing import column_group
 
@@ -86,7 +86,10 @@ class TableTask:
         otherwise = "To let the target decide: leave out --head."
         if head == "auto":
             return head, "You asked for the likeliest of the heads that fit.", otherwise, ()
-        named(head.partition(":")[0])
+        if is_quantity(head):
+            from_text(head)
+        elif ":" in head:
+            raise InputError(f"head {head!r}: heads for classes take no options. Write {head.partition(':')[0]}.")
         self._check_classes(head)
         return head, f"You asked for {head}.", otherwise, ()
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
-from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
 from lastlayer.checks import InputError
 from lastlayer.estimators.table_estimator import TableEstimator, column_names
-from lastlayer.fitting import Task
+from lastlayer.fitting import Task, check_held_out_use
 from lastlayer.heads import Bernoulli, Categorical, Head, MultiLabel, Ordinal
 from lastlayer.preprocessing.target_coding import ClassCoding, LabelCoding
 from lastlayer.uncertainty import class_probabilities, conformal_threshold
@@ -35,6 +35,8 @@ class Classifier(ClassifierMixin, TableEstimator):
             occur.
         hidden, activation, dropout, bins: the network; see :class:`lastlayer.networks.TabularNetwork`.
         members: networks trained side by side, predicted as their mixture (a deep ensemble).
+        share_weights: whether they share their weight matrices, but for signs and sizes of inputs and units: a large
+            ensemble as small as a single network.
         dropout_members: draws of dropout that a prediction is the mixture of (Monte Carlo dropout).
         calibration: ``"temperature"`` or ``"isotonic"``, fitted to rows held out; see :mod:`lastlayer.uncertainty`.
         optimizer, learning_rate, weight_decay, momentum, schedule, shuffle, batch_size, max_epochs, patience,
@@ -71,6 +73,7 @@ class Classifier(ClassifierMixin, TableEstimator):
         dropout: float | None = None,
         bins: int | None = None,
         members: int = 1,
+        share_weights: bool = False,
         dropout_members: int = 0,
         calibration: str | None = None,
         optimizer: str = "adamw",
@@ -98,6 +101,7 @@ class Classifier(ClassifierMixin, TableEstimator):
             dropout=dropout,
             bins=bins,
             members=members,
+            share_weights=share_weights,
             dropout_members=dropout_members,
             calibration=calibration,
             optimizer=optimizer,
@@ -128,7 +132,12 @@ class Classifier(ClassifierMixin, TableEstimator):
             y: one column of classes, or a table of 0/1 labels.
             sample_weight: one weight of 0 or more per row.
         """
-        return self._fit(self._task(X, y, sample_weight, classes=None))
+        self.check_options()
+        return self._fit(self._task(X, y, sample_weight, classes=None), seed=self._seed())
+
+    def check_options(self) -> None:
+        super().check_options()
+        check_held_out_use(self.calibration, self.validation_fraction, over_classes=True)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """One pass over these rows, from where the last pass ended.
@@ -136,6 +145,11 @@ class Classifier(ClassifierMixin, TableEstimator):
         The first call learns the encoding of the columns from its rows, and takes ``classes`` if its rows do not hold
         all of them.
         """
+        if isinstance(self.class_weight, str):
+            raise InputError(
+                f"class_weight is {self.class_weight!r}, which needs all rows, and partial_fit sees some. Give a "
+                f"weight per class, such as class_weight={{0: 1.0, 1: 5.0}}."
+            )
         if self._can_continue():
             classes = getattr(self.model_.coding, "classes", None)
             return self._partial_fit(self._task(X, y, sample_weight, classes=classes), first=False)
@@ -152,10 +166,14 @@ class Classifier(ClassifierMixin, TableEstimator):
             return np.log(self.predict_proba(X))
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """Raw output: the logit of the second of two classes, shape (n,); else one per class or label."""
+        """What :meth:`predict` decides by: the logit of the second of two classes, shape (n,); else one per class.
+
+        Of labels the logit of each, shape (n, labels). Where there is one network and nothing is calibrated, it is the
+        raw output of a sigmoid or softmax.
+        """
         check_is_fitted(self, "model_")
-        raw = self.model_.raw(self._table(X, reset=False)).numpy()
-        return raw[:, 0] if isinstance(self.model_.head, Bernoulli) else raw
+        scores: NDArray[np.float64] = self.model_.decision_scores(self._table(X, reset=False)).numpy()
+        return scores
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable class, shape (n,), or 0/1 per label, shape (n, labels).
@@ -170,8 +188,9 @@ class Classifier(ClassifierMixin, TableEstimator):
     def predict_set(self, X: Any, p: float = 0.9) -> NDArray[np.bool_]:
         """Which classes could be the true one, shape (n, classes): a conformal set, as small as it can be.
 
-        Over all rows like those held out it has the true class with probability ``p`` at least, up to the second
-        training on all rows. A set may be empty, where no class is probable enough.
+        Over all rows like those held out it has the true class with probability ``p`` at least, up to what those rows
+        have decided themselves (when to stop, a calibration) and the second training on all rows. A set may be empty,
+        where no class is probable enough.
 
         Raises:
             InputError: for labels, for a model that held out no rows, or too few for this ``p``.
@@ -179,7 +198,7 @@ class Classifier(ClassifierMixin, TableEstimator):
         distribution = self.predict_distribution(X)
         if not isinstance(self.model_.coding, ClassCoding):
             raise InputError("a conformal set is one of classes; several labels have none. Use predict_proba.")
-        threshold = conformal_threshold(self.model_.conformal_scores, p)
+        threshold = conformal_threshold(self._held_out_scores, p)
         sets: NDArray[np.bool_] = (1.0 - class_probabilities(distribution) <= threshold).numpy()
         return sets
 
@@ -221,18 +240,27 @@ class Classifier(ClassifierMixin, TableEstimator):
     def _with_class_weight(
         self, values: NDArray[Any], coding: ClassCoding | LabelCoding, weight: NDArray[np.float64] | None
     ) -> tuple[NDArray[np.float64] | None, tuple[float, ...] | None]:
-        """The weight of every row with that of its class, and the weight of every class."""
+        """The weight of every row, and the weight of every class beside it.
+
+        Classes of weight 0 are left out of training, which no probability can undo: their rows then weigh 0 themselves.
+        """
         if self.class_weight is None:
             return weight, None
         if isinstance(coding, LabelCoding):
             raise InputError("class_weight is for classes; several labels have none. Pass sample_weight instead.")
-        by_row = compute_sample_weight(self.class_weight, values)
-        index = coding.encode(values)
-        # A class without a row was not weighted.
-        by_class = np.ones(len(coding.classes))
-        by_class[index] = by_row
-        undone = tuple(by_class.tolist()) if (by_class > 0).all() else None
-        return by_row if weight is None else by_row * weight, undone
+        try:
+            by_class = compute_class_weight(self.class_weight, classes=coding.classes, y=values).astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"class_weight is {self.class_weight!r}; expected 'balanced', or a weight for each of the classes "
+                f"{', '.join(map(str, coding.classes[:20]))} ({error})."
+            ) from error
+        if not ((by_class >= 0) & np.isfinite(by_class)).all() or not (by_class > 0).any():
+            raise InputError(f"class_weight is {self.class_weight!r}; expected numbers of 0 or more, not all 0.")
+        if (by_class > 0).all():
+            return weight, tuple(by_class.tolist())
+        by_row = by_class[coding.encode(values)]
+        return by_row if weight is None else by_row * weight, None
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

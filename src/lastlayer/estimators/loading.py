@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import numpy as np
@@ -25,11 +26,15 @@ def load(folder: str | os.PathLike[str]) -> Classifier | Regressor:
     model = load_model(folder)
     options = dict(model.record["options"])
     options["hidden"], options["keep"] = tuple(options["hidden"]), tuple(options["keep"])
+    if isinstance(options.get("class_weight"), list):
+        options["class_weight"] = dict(options["class_weight"])
     head = model.record["head"]
     head = heads.from_dict(head) if isinstance(head, dict) else head
     estimator: Classifier | Regressor
     if isinstance(model.coding, QuantityCoding):
         estimator = Regressor(head=head, **options)
+        if "tried" in model.record:
+            estimator.tried_ = {name: math.nan if nll is None else nll for name, nll in model.record["tried"].items()}
     else:
         estimator = Classifier(head=head, **options)
         estimator.classes_ = model.coding.classes if isinstance(model.coding, ClassCoding) else np.array([0, 1])

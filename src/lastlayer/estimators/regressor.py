@@ -15,7 +15,7 @@ from typing_extensions import Self
 
 from lastlayer.checks import InputError, check_choice
 from lastlayer.estimators.table_estimator import TableEstimator, column_names
-from lastlayer.fitting import Task
+from lastlayer.fitting import Task, check_held_out_use, check_rows_to_judge
 from lastlayer.head_by_validation import choose_by_validation
 from lastlayer.heads import Gaussian, Head, LocationScaleHead, UnitInterval, from_text
 from lastlayer.preprocessing.target_coding import QuantityCoding
@@ -35,6 +35,8 @@ class Regressor(RegressorMixin, TableEstimator):
             fit the target and takes the likeliest on rows held out. Or a head, such as ``heads.StudentT(4.0)``.
         hidden, activation, dropout, bins: the network; see :class:`lastlayer.networks.TabularNetwork`.
         members: networks trained side by side, predicted as their mixture (a deep ensemble).
+        share_weights: whether they share their weight matrices, but for signs and sizes of inputs and units: a large
+            ensemble as small as a single network.
         dropout_members: draws of dropout that a prediction is the mixture of (Monte Carlo dropout); needs ``dropout``.
         calibration: ``"scale"`` or ``"pit"``, fitted to rows held out; see :mod:`lastlayer.uncertainty`.
         optimizer, learning_rate, weight_decay, momentum, schedule, shuffle, batch_size, max_epochs, patience,
@@ -70,20 +72,35 @@ class Regressor(RegressorMixin, TableEstimator):
             y: one column of numbers.
             sample_weight: one weight of 0 or more per row.
         """
-        task = self._task(X, y, sample_weight)
+        self.check_options()
+        task, seed = self._task(X, y, sample_weight), self._seed()
+        tried = None
         if self.head == "auto":
-            best, self.tried_ = choose_by_validation(task, lambda each: self._train(each, refit=False))
+            check_rows_to_judge(len(task.table), self.validation_fraction)
+            best, tried = choose_by_validation(task, lambda each: self._train(each, refit=False, seed=seed))
             task = dataclasses.replace(task, head=best)
-        self._fit(task)
-        if self.head == "auto":
-            self.model_.record["tried"] = self.tried_
+        self._fit(task, seed=seed)
+        self.__dict__.pop("tried_", None)
+        if tried is not None:
+            self.tried_ = tried
+            self.model_.record["tried"] = tried
         return self
+
+    def check_options(self) -> None:
+        super().check_options()
+        head = self._quantity_head()
+        check_held_out_use(self.calibration, self.validation_fraction, over_classes=False, whole=head.whole)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """One pass over these rows, from where the last pass ended.
 
         The first call learns the encoding of the columns and the target's scale from its rows.
         """
+        if self.head == "auto":
+            raise InputError(
+                "head is 'auto', which is judged on rows held out, and partial_fit holds none out. Use fit, or name a "
+                "head."
+            )
         first = not self._can_continue()
         return self._partial_fit(self._task(X, y, sample_weight), first=first)
 
@@ -101,9 +118,10 @@ class Regressor(RegressorMixin, TableEstimator):
         result: NDArray[np.float64] = value.numpy()
         return result
 
-    def predict_quantiles(self, X: Any, q: Sequence[float] = (0.05, 0.5, 0.95)) -> NDArray[np.float64]:
+    def predict_quantiles(self, X: Any, q: float | Sequence[float] = (0.05, 0.5, 0.95)) -> NDArray[np.float64]:
         """The values that shares ``q`` of the probability do not exceed, shape (n, len(q)), in the target's units."""
-        result: NDArray[np.float64] = self.predict_distribution(X).quantile(list(q)).numpy().T
+        shares = np.atleast_1d(np.asarray(q, dtype=np.float64)).tolist()
+        result: NDArray[np.float64] = self.predict_distribution(X).quantile(shares).numpy().T
         return result
 
     def predict_interval(self, X: Any, p: float = 0.9, *, conformal: bool = False) -> NDArray[np.float64]:
@@ -111,14 +129,15 @@ class Regressor(RegressorMixin, TableEstimator):
 
         Args:
             conformal: wider or narrower, so that of rows held out a share ``p`` was held: over all rows like them the
-                coverage is then at least ``p``, whatever the distribution, up to the second training on all rows.
+                coverage is then at least ``p``, whatever the distribution, up to what those rows have decided
+                themselves (when to stop, the scale, a calibration) and the second training on all rows.
 
         Raises:
             InputError: for conformal intervals of a model that held out no rows, or too few for this ``p``.
         """
         distribution = self.predict_distribution(X)
         if conformal:
-            ends = conformal_share_interval(distribution, self.model_.conformal_scores, p)
+            ends = conformal_share_interval(distribution, self._held_out_scores, p)
         else:
             ends = distribution.interval(p)
         return np.stack([end.numpy() for end in ends], axis=1)

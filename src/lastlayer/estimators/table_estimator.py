@@ -52,6 +52,7 @@ class TableEstimator(BaseEstimator):
         dropout: float | None = None,
         bins: int | None = None,
         members: int = 1,
+        share_weights: bool = False,
         dropout_members: int = 0,
         calibration: str | None = None,
         optimizer: str = "adamw",
@@ -78,6 +79,7 @@ class TableEstimator(BaseEstimator):
         self.dropout = dropout
         self.bins = bins
         self.members = members
+        self.share_weights = share_weights
         self.dropout_members = dropout_members
         self.calibration = calibration
         self.optimizer = optimizer
@@ -128,6 +130,32 @@ class TableEstimator(BaseEstimator):
         check_is_fitted(self, "model_")
         return decompose(self.model_.members(self._table(X, reset=False)))
 
+    def check_options(self) -> None:
+        """What of the options can be judged before there is a table; ``fit`` does it too.
+
+        Raises:
+            InputError: for an option that is wrong, or does not go with another.
+        """
+        self._network_options()
+        self._recipe()
+        self._checked_device()
+
+    @property
+    def _held_out_scores(self) -> tuple[float, ...]:
+        """The scores that conformal intervals and sets are made by.
+
+        Raises:
+            InputError: if there are none.
+        """
+        scores = self.model_.conformal_scores
+        if not scores:
+            raise InputError(
+                "this model kept no scores of held-out rows to be conformal by: rows were too few, all were trained on "
+                "(validation_fraction=0, partial_fit), or they had different weights. Fit it otherwise, or ask for "
+                "predictions that are not conformal."
+            )
+        return scores
+
     @property
     def head_(self) -> Head:
         """The head, its constants fitted."""
@@ -141,7 +169,7 @@ class TableEstimator(BaseEstimator):
         tags.input_tags.string = True
         return tags
 
-    def _train(self, task: Task, *, refit: bool | None) -> Fitted:
+    def _train(self, task: Task, *, refit: bool | None, seed: int) -> Fitted:
         return fit_model(
             task,
             self._encoder(),
@@ -150,12 +178,12 @@ class TableEstimator(BaseEstimator):
             validation_fraction=self.validation_fraction,
             refit=refit,
             device=self._checked_device(),
-            seed=self._seed(),
+            seed=seed,
             verbose=self.verbose,
         )
 
-    def _fit(self, task: Task) -> Self:
-        fitted = self._train(task, refit=self.refit)
+    def _fit(self, task: Task, *, seed: int) -> Self:
+        fitted = self._train(task, refit=self.refit, seed=seed)
         history = fitted.history
         self._adopt(fitted.model)
         self.loss_curve_ = [epoch.training_loss for epoch in history.epochs]
@@ -167,6 +195,11 @@ class TableEstimator(BaseEstimator):
         return self
 
     def _partial_fit(self, task: Task, *, first: bool) -> Self:
+        if self.calibration is not None:
+            raise InputError(
+                f"calibration is {self.calibration!r}; it is fitted to rows held out, and partial_fit holds none out. "
+                f"Use fit, or leave calibration out."
+            )
         plan = self._recipe().plan(len(task.table), classes=task.head.over_classes)
         if first:
             model, _ = start_model(
@@ -197,9 +230,8 @@ class TableEstimator(BaseEstimator):
         self.__dict__.pop("_optimizer", None)
 
     def _plain_options(self) -> dict[str, Any]:
-        """The options that JSON can hold, all but the head."""
-        options = {name: value for name, value in self.get_params(deep=False).items() if name != "head"}
-        options = {name: list(value) if isinstance(value, tuple | set) else value for name, value in options.items()}
+        """The options that JSON can hold, all but the head; a dictionary as the list of its pairs."""
+        options = {name: _plain(value) for name, value in self.get_params(deep=False).items() if name != "head"}
         return {
             name: value for name, value in options.items() if isinstance(value, bool | int | float | str | list | None)
         }
@@ -215,7 +247,15 @@ class TableEstimator(BaseEstimator):
         return self.device
 
     def _network_options(self) -> NetworkOptions:
-        return NetworkOptions(self.hidden, self.activation, self.dropout, self.bins, self.members, self.dropout_members)
+        return NetworkOptions(
+            self.hidden,
+            self.activation,
+            self.dropout,
+            self.bins,
+            self.members,
+            self.share_weights,
+            self.dropout_members,
+        )
 
     def _recipe(self) -> Recipe:
         return Recipe(
@@ -289,6 +329,15 @@ class TableEstimator(BaseEstimator):
         if not counted.any():
             raise InputError("no row has both a target and a weight above 0; there is nothing to learn from.")
         return table.filter(counted.tolist()), values[counted[present]], weight[counted]
+
+
+def _plain(value: Any) -> Any:
+    """An option with lists for every collection and Python's numbers for NumPy's."""
+    if isinstance(value, dict):
+        return [[_plain(key), _plain(item)] for key, item in value.items()]
+    if isinstance(value, Collection) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def column_names(y: Any, count: int) -> tuple[str, ...]:

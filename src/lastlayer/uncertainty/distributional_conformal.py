@@ -60,7 +60,7 @@ def conformal_share_interval(
     threshold = min(conformal_threshold(scores, level), 0.5)
     low, high = distribution.quantile(0.5 - threshold), distribution.quantile(0.5 + threshold)
     if distribution.discrete:
-        # Compared as the scores were made: with equal distributions ties are common, and a rounding must not break them.
+        # Compared as scores are made: of equal distributions ties are common, and rounding must not break them.
         low = torch.where(distance_from_middle(distribution, low) > threshold, low + 1.0, low)
         high = torch.where(distance_from_middle(distribution, high) > threshold, high - 1.0, high)
         empty = low > high
