@@ -23,8 +23,9 @@ demo: venv
 	$(BIN)/lastlayer evaluate demo/penguins data/penguins.csv.gz
 	head -n 4 demo/predictions.csv
 
+# One process a core, one thread each: two at a time on two cores.
 test: venv
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 # make check: lint, format, types, import directions.
 check: venv

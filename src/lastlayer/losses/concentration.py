@@ -36,8 +36,8 @@ def raw_from_concentration(concentration: Tensor, minimum_scale: float = MINIMUM
     """The inverse of the link; −∞ for a concentration of ``minimum_scale**-2`` or more.
 
     Example:
-        >>> raw_from_concentration(torch.tensor([2.0754, 1e6]))
-        tensor([-4.4703e-06,        -inf])
+        >>> raw_from_concentration(torch.tensor([4.0, 1e6]))
+        tensor([-0.4353,    -inf])
     """
     return raw_from_scale(concentration.rsqrt(), minimum_scale)
 

@@ -16,6 +16,7 @@ def mean_from_raw(raw: Tensor) -> Tensor:
     Beyond s = 30 the exponential goes on as its tangent, and below −30 as the inverse of that.
 
     Example:
+        >>> import torch
         >>> mean_from_raw(torch.tensor([0.0, 2.0, 1e4, -1e4]))
         tensor([1.0000e+00, 7.3891e+00, 1.0655e+17, 9.3848e-18])
     """
