@@ -16,19 +16,16 @@ from torch.testing import assert_close
 
 from head_cases import (
     CASES,
-    LAPLACE,
     NORMAL,
-    WITH_SCALE,
     Case,
     every,
     every_case,
-    every_scale,
     real,
     scipy_density,
     softplus,
 )
 from lastlayer import heads, losses
-from lastlayer.checks import DomainError, InputError, ShapeError
+from lastlayer.checks import InputError, ShapeError
 from lastlayer.evaluation import evaluate, evaluate_with
 from loss_properties import random
 
@@ -130,153 +127,6 @@ def test_masked_rows_count_nothing(case):
     value, gradient = case.head.loss_and_gradient(raw, target, sample_weight=torch.zeros(6))
     assert value == 0
     assert (gradient == 0).all()
-
-
-def _mean_at(case: Case, constant: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    return case.head.loss(constant.expand(*weight.shape, -1), target, sample_weight=weight)
-
-
-def _exact(case: Case) -> bool:
-    return case.head.formula.facts.exact_constant and not case.weighted
-
-
-@every(_exact)
-def test_initial_bias_is_the_best_constant(case):
-    target = case.targets(301)
-    weight = torch.rand(301, dtype=torch.float64, generator=random(3))
-    bias = case.head.initial_bias(target, weight)
-    assert bias.shape == (case.head.raw_size,)
-    assert bias.dtype == torch.float64
-    best = _mean_at(case, bias, target, weight)
-    for size in (1e-3, 0.1, 1.0, 5.0):
-        for seed in range(5):
-            step = size * torch.randn(bias.shape, dtype=torch.float64, generator=random(seed))
-            assert _mean_at(case, bias + step, target, weight) >= best - 1e-12
-            assert _mean_at(case, bias - step, target, weight) >= best - 1e-12
-
-
-@every(lambda case: not _exact(case))
-def test_initial_bias_without_a_closed_form_is_a_good_start(case):
-    """Better than zeros, and than the same at another location or scale; and it learns from there."""
-    target = case.targets(301)
-    weight = torch.rand(301, dtype=torch.float64, generator=random(3))
-    bias = case.head.initial_bias(target, weight)
-    assert bias.shape == (case.head.raw_size,)
-    assert bias.isfinite().all()
-    if case.weighted:
-        # The location of the likelihood inside, at its scale: there the weighted gradient is 0 as well.
-        raw = bias.expand(301, -1)
-        _, gradient = case.head.loss_and_gradient(raw, target, sample_weight=weight)
-        median = isinstance(case.head, heads.Laplace)
-        assert gradient.sum(0).abs().max() < (1e-2 if median else 1e-12)
-        return
-    best = _mean_at(case, bias, target, weight)
-    assert best < _mean_at(case, torch.zeros_like(bias), target, weight)
-    for size in (1.0, 5.0):
-        for seed in range(5):
-            step = size * torch.randn(bias.shape, dtype=torch.float64, generator=random(seed)).abs()
-            assert _mean_at(case, bias - step, target, weight) > best - 0.02
-
-
-@every_case
-def test_initial_bias_passes_over_what_is_masked(case):
-    """Dense targets, one weight a sample or one a row of them, nonsense under weights of zero."""
-    target = case.targets(6, 4, 3)
-    weight = torch.rand(6, 4, 3, dtype=torch.float64, generator=random(3))
-    weight[torch.rand(6, 4, 3, generator=random(4)) < 0.3] = 0.0
-    kept = weight > 0
-    expected = case.head.initial_bias(target[kept], weight[kept])
-    broken = target.clone()
-    broken[~kept] = torch.nan if target.is_floating_point() else -100
-    before = broken.clone()
-    assert_close(case.head.initial_bias(broken, weight), expected)
-    assert_close(broken, before, equal_nan=True)
-    by_sample = torch.tensor([1.0, 0.0, 2.0, 0.5, 0.0, 1.0], dtype=torch.float64)
-    spread = by_sample.reshape(6, 1, 1).expand(6, 4, 3)
-    target[by_sample == 0] = torch.nan if target.is_floating_point() else 99
-    assert_close(case.head.initial_bias(target, by_sample), case.head.initial_bias(target, spread))
-    with pytest.raises(ShapeError, match=r"sample_weight has shape \(4,\)"):
-        case.head.initial_bias(target, torch.ones(4))
-
-
-@every_case
-def test_initial_bias_takes_any_dtype_of_weight_and_target(case):
-    target = case.targets(40)
-    expected = case.head.initial_bias(target, torch.ones(40, dtype=torch.float64))
-    for weight in (torch.ones(40), torch.ones(40, dtype=torch.int64), torch.ones(40, dtype=torch.bool)):
-        for cast in (target, target.float() if target.is_floating_point() else target.int()):
-            bias = case.head.initial_bias(cast, weight)
-            assert bias.dtype == torch.float32
-            assert_close(bias.double(), expected, rtol=1e-3, atol=1e-3)
-
-
-@every_case
-def test_initial_bias_of_no_target_is_zero(case):
-    nothing = torch.zeros(case.head.raw_size)
-    assert_close(case.head.initial_bias(case.targets(0), torch.ones(0)), nothing)
-    assert_close(case.head.initial_bias(case.targets(4), torch.zeros(4)), nothing)
-
-
-@every_case
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-def test_initial_bias_of_a_single_outcome_is_finite_and_learns(case, dtype):
-    """Nothing starts at infinity, from where no step leads away."""
-    for row in range(3):
-        target = case.targets(6)[row : row + 1].repeat(5, *[1] * len(case.labels))
-        bias = case.head.initial_bias(target, torch.ones(5, dtype=dtype))
-        assert bias.isfinite().all()
-        assert bias.dtype == dtype
-        raw = bias.expand(5, -1)
-        loss, gradient = case.head.loss_and_gradient(raw, target)
-        assert loss.isfinite()
-        assert gradient.isfinite().all()
-        # Of targets unlike it, every raw output that is a scale or a step still hears.
-        other = case.targets(40)
-        _, gradient = case.head.loss_and_gradient(bias.expand(40, -1), other)
-        flat = case.head._through_softplus
-        assert (gradient.abs().amax(0)[flat] > 1e-9).all()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("level", [0.0, 1.0])
-@pytest.mark.parametrize(
-    "head",
-    [
-        heads.Bernoulli(),
-        heads.MultiLabel(labels=3),
-        heads.UnitInterval(),
-        heads.UnitInterval(criterion="squared_error"),
-    ],
-    ids=repr,
-)
-def test_initial_bias_of_a_single_outcome_is_confident(head, level, dtype):
-    for n in range(1, 120):
-        target = torch.full((n, 3) if isinstance(head, heads.MultiLabel) else (n,), level, dtype=dtype)
-        bias = head.initial_bias(target, 0.1 + torch.rand(n, dtype=dtype, generator=random(n)))
-        assert_close(bias, torch.full_like(bias, 10.0 if level else -10.0))
-
-
-def test_initial_bias_of_a_class_that_never_occurs_is_finite():
-    bias = heads.Categorical(classes=3).initial_bias(torch.tensor([0, 0, 2, 2]), torch.ones(4))
-    assert_close(bias, torch.tensor([math.log(0.5), -10.0, math.log(0.5)]))
-
-
-@pytest.mark.parametrize("classes", [2, 3, 6])
-def test_initial_bias_of_ordered_classes_of_which_one_occurs(classes):
-    """The only class is likely: its two thresholds are 20 apart, not one step of 10."""
-    head = heads.Ordinal(classes=classes)
-    for only in range(classes):
-        bias = head.initial_bias(torch.full((9,), only), torch.ones(9))
-        assert head.parameters(bias)["probability"][only] > 1 - 1e-3
-        assert bias.isfinite().all()
-
-
-def test_initial_bias_of_rare_ends_of_an_order():
-    """Thresholds at the log-odds of the shares, as far out as ±10 allows."""
-    target = torch.tensor([0] * 2 + [1] * 9996 + [2] * 2)
-    bias = heads.Ordinal(classes=3).initial_bias(target, torch.ones(10000, dtype=torch.float64))
-    shares = heads.Ordinal(classes=3).parameters(bias)["probability"]
-    assert_close(shares, torch.tensor([2e-4, 0.9996, 2e-4], dtype=torch.float64), rtol=1e-9, atol=0)
 
 
 @every_case
@@ -484,73 +334,6 @@ def test_target_of_another_shape_names_both(case):
 
 
 @every_case
-def test_check_target(case):
-    case.head.check_target(case.targets(50))
-    case.head.check_target(case.targets(5, 4))
-    case.head.check_target(case.targets(5, 4), torch.ones(5))
-    case.head.check_target(case.targets(0))
-    case.head.check_target(case.targets(0), torch.ones(0))
-    index = [1] * case.outside.dim()
-    wrong = case.outside[tuple(index)].item()
-    for weight in (None, torch.ones(2), torch.tensor([0.0, 1e-3])):
-        with pytest.raises(DomainError) as caught:
-            case.head.check_target(case.outside, weight)
-        assert f"target {wrong:g} at index {index}" in str(caught.value)
-        assert type(case.head).__name__ in str(caught.value)
-    case.head.check_target(case.outside, torch.tensor([1.0, 0.0]))
-
-
-@every(lambda case: case.targets(1).is_floating_point())
-def test_check_target_refuses_nan_that_counts(case):
-    target = case.targets(6, 4)
-    where = [3, 2, *[0] * len(case.labels)]
-    target[tuple(where)] = torch.nan
-    by_sample = torch.ones(6)
-    each = torch.ones(6, 4)
-    for weight in (None, by_sample, each):
-        with pytest.raises(DomainError, match="nan") as caught:
-            case.head.check_target(target, weight)
-        assert str(where) in str(caught.value)
-    by_sample[3], each[3, 2] = 0.0, 0.0
-    case.head.check_target(target, by_sample)
-    case.head.check_target(target, each)
-
-
-def test_check_target_of_masked_class_indices_and_rows():
-    head = heads.Categorical(classes=3)
-    index = torch.tensor([[0, -100], [2, 7]])
-    head.check_target(index, torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
-    with pytest.raises(DomainError, match=r"target 7 at index \[1, 1\]"):
-        head.check_target(index, torch.tensor([[1.0, 0.0], [2.0, 1.0]]))
-    rows = torch.tensor([[0.2, 0.3, 0.5], [torch.nan, 9.0, -1.0], [0.9, 0.9, 0.9]])
-    head.check_target(rows, torch.tensor([1.0, 0.0, 0.0]))
-    with pytest.raises(DomainError, match=r"at index \[2\] add up to 2\.7; expected 1 in every row"):
-        head.check_target(rows, torch.tensor([1.0, 0.0, 1.0]))
-    with pytest.raises(DomainError, match=r"target nan at index \[1, 0\]"):
-        head.check_target(rows)
-
-
-def test_check_target_refuses_counts_that_are_not_whole():
-    for head in (heads.Poisson(), heads.NegativeBinomial()):
-        head.check_target(torch.tensor([0, 3, 7]))
-        with pytest.raises(DomainError, match=r"target 2\.5 at index \[1\] lies outside the whole numbers of \[0, ∞\)"):
-            head.check_target(torch.tensor([1.0, 2.5]))
-        with pytest.raises(DomainError, match=r"target inf at index \[0\]"):
-            head.check_target(torch.tensor([math.inf]))
-
-
-def test_check_target_says_where():
-    with pytest.raises(DomainError, match=r"target 1\.5 at index \[1\] lies outside \[0, 1\], 0 or 1"):
-        heads.Bernoulli().check_target(torch.tensor([0.0, 1.5]))
-    with pytest.raises(DomainError, match=r"target 2 at index \[1, 0\]"):
-        heads.MultiLabel(labels=2).check_target(torch.tensor([[0.0, 1.0], [2.0, 0.0]]))
-    with pytest.raises(DomainError, match=r"target 3 at index \[2\]; .*indices 0 … 2.*count classes from 0"):
-        heads.Categorical(classes=3).check_target(torch.tensor([1, 2, 3]))
-    with pytest.raises(DomainError, match=r"target -0\.5 at index \[0, 1\]; .*class probabilities"):
-        heads.Categorical(classes=2).check_target(torch.tensor([[1.5, -0.5]], dtype=torch.float64))
-
-
-@every_case
 def test_negative_log_likelihood_is_that_of_an_oracle(case):
     for shape in ((40,), (4, 5), (2, 3, 2)):
         raw, target = case.raw(*shape), case.targets(*shape)
@@ -604,102 +387,7 @@ def test_dense_outputs(case, shape):
         )
 
 
-def _fitting(case: Case) -> Case:
-    """The same head, but with a scale that is to be fitted."""
-    return dataclasses.replace(case, head=dataclasses.replace(case.head, scale="constant"))
-
-
-@every_scale
-def test_refit_finds_the_maximum_likelihood_scale(case):
-    case = _fitting(case)
-    raw, target = case.raw(200), case.targets(200)
-    fitted = case.head.refit(raw, target, torch.ones(200))
-    assert type(fitted) is type(case.head)
-    assert fitted.scale == "constant"
-    location = next(iter(fitted.parameters(raw).values()))
-    oracle = LAPLACE if isinstance(case.head, heads.Laplace) else NORMAL
-    _, scale = oracle.fit((target - location).numpy(), floc=0)
-    assert fitted.fitted_scale == pytest.approx(scale)
-    assert_close(fitted.parameters(raw)["scale"], torch.full((200,), scale, dtype=torch.float64))
-    best = fitted.negative_log_likelihood(raw, target).mean()
-    for factor in (0.5, 0.9, 1.1, 2.0):
-        other = dataclasses.replace(fitted, fitted_scale=fitted.fitted_scale * factor)
-        assert other.negative_log_likelihood(raw, target).mean() > best
-    assert fitted.refit(raw, target, torch.ones(200)) == fitted
-
-
-@every_scale
-def test_a_given_scale_stays(case):
-    if case.head.scale == "constant":
-        return
-    fitted = case.head.refit(case.raw(30), case.targets(30), torch.ones(30))
-    assert fitted == case.head
-    assert (fitted.parameters(case.raw(3))["scale"] == case.head.scale).all()
-
-
-@every_scale
-def test_refit_takes_weights(case):
-    case = _fitting(case)
-    raw, target = case.raw(30), case.targets(30)
-    times = torch.arange(30) % 3
-    rows = torch.repeat_interleave(torch.arange(30), times)
-    repeated = case.head.refit(raw[rows], target[rows], torch.ones(len(rows)))
-    for weight in (times, times.float(), times.double()):
-        assert case.head.refit(raw, target, weight).fitted_scale == pytest.approx(repeated.fitted_scale)
-
-
-@every_scale
-def test_refit_never_broadcasts_and_passes_over_masked_rows(case):
-    case = _fitting(case)
-    raw, target = case.raw(6, 4), case.targets(6, 4)
-    weight = torch.tensor([1.0, 0.0, 2.0, 0.5, 0.0, 1.0])
-    spread = weight.unsqueeze(-1).expand(6, 4)
-    expected = case.head.refit(raw.flatten(0, 1), target.flatten(), spread.flatten()).fitted_scale
-    assert case.head.refit(raw, target, spread).fitted_scale == pytest.approx(expected)
-    target[weight == 0] = torch.nan
-    assert case.head.refit(raw, target, weight).fitted_scale == pytest.approx(expected)
-    with pytest.raises(ShapeError, match=r"raw has shape \(6, 4\), target \(6, 4, 1\)"):
-        case.head.refit(raw, target.unsqueeze(-1), weight)
-    with pytest.raises(ShapeError, match=r"sample_weight has shape \(4,\)"):
-        case.head.refit(raw, target, torch.ones(4))
-
-
-@every_scale
-def test_refit_of_perfect_predictions_keeps_a_positive_scale(case):
-    case = _fitting(case)
-    raw = case.raw(30)
-    location = next(iter(case.head.parameters(raw).values()))
-    assert 0 < case.head.refit(raw, location, torch.ones(30)).fitted_scale < 1e-5
-
-
-@every_scale
-def test_refit_of_nothing_changes_nothing(case):
-    case = _fitting(case)
-    assert case.head.refit(case.raw(0), case.targets(0), torch.ones(0)) == case.head
-    assert case.head.refit(case.raw(5), torch.full((5,), torch.nan), torch.zeros(5)) == case.head
-
-
-@every(lambda case: case not in WITH_SCALE.values())
-def test_refit_of_a_head_without_constants_is_itself(case):
-    assert case.head.refit(case.raw(5), case.targets(5), torch.ones(5)) is case.head
-
-
 # Wrong twins: what a test of this file must be able to see.
-
-
-class _HalfScale(heads.Gaussian):
-    """A refit that divides by the scale twice."""
-
-    @staticmethod
-    def _spread(residual: Tensor, weight: Tensor) -> Tensor:
-        return heads.Gaussian._spread(residual, weight) / 2
-
-
-class _MedianBias(heads.Gaussian):
-    """Starts at the median, which is not where the squared error is least."""
-
-    def initial_bias(self, target: Tensor, sample_weight: Tensor) -> Tensor:
-        return target.median().reshape(1)
 
 
 class _NoConstants(heads.Gaussian):
@@ -710,26 +398,12 @@ class _NoConstants(heads.Gaussian):
         return evaluate(losses.SquaredError(halved=True).formula, raw.squeeze(-1), target, reduction="none")
 
 
-class _MovedNumber(heads.Gaussian):
-    """Fits a scale that was given."""
-
-    def refit(self, raw: Tensor, target: Tensor, sample_weight: Tensor) -> heads.Gaussian:
-        return dataclasses.replace(self, scale=2.0)
-
-
 class _FactorOnBoth(heads.Gaussian):
     """Multiplies the loss by the factor too."""
 
     def loss_and_gradient(self, raw: Tensor, target: Tensor, **options: object) -> tuple[Tensor, Tensor]:
         value, gradient = super().loss_and_gradient(raw, target, **options)
         return value * options.get("factor", 1.0), gradient
-
-
-class _BlindToMasks(heads.Gaussian):
-    """Checks masked targets too."""
-
-    def check_target(self, target: Tensor, sample_weight: Tensor | None = None) -> None:
-        super().check_target(target)
 
 
 class _StaleFormula(heads.Gaussian):
@@ -740,26 +414,12 @@ class _StaleFormula(heads.Gaussian):
         return heads.Gaussian().formula
 
 
-class _InfiniteStart(heads.Gaussian):
-    """Starts where the optimum is, at minus infinity if need be."""
-
-    def initial_bias(self, target: Tensor, sample_weight: Tensor) -> Tensor:
-        return self.formula.optimal_constant(target.to(sample_weight.dtype), sample_weight).reshape(self.raw_size)
-
-
 @pytest.mark.parametrize(
     ("head", "check"),
     [
-        (_HalfScale(), test_refit_finds_the_maximum_likelihood_scale),
-        (_MedianBias(), test_initial_bias_is_the_best_constant),
         (_NoConstants(), test_negative_log_likelihood_is_that_of_an_oracle),
-        (_MovedNumber(scale=1.0), test_a_given_scale_stays),
         (_FactorOnBoth(), lambda case: test_factor_multiplies_the_gradient_alone(case, 9)),
         (_StaleFormula(scale=2.0), lambda case: test_a_changed_head_has_formulas_of_its_own(case.head, {"scale": 3.0})),
-        (
-            _InfiniteStart(scale="predicted"),
-            lambda case: test_initial_bias_of_a_single_outcome_is_finite_and_learns(case, torch.float64),
-        ),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -767,11 +427,3 @@ def test_a_wrong_head_is_caught(head, check):
     twin = Case(head, real, torch.tensor([0.0, math.inf]), scipy_density(NORMAL))
     with pytest.raises(AssertionError):
         check(twin)
-
-
-def test_a_head_that_is_blind_to_masks_is_caught():
-    twin = Case(_BlindToMasks(), real, torch.tensor([0.0, math.inf]), scipy_density(NORMAL))
-    with pytest.raises(DomainError):
-        test_check_target_refuses_nan_that_counts(twin)
-    with pytest.raises(DomainError):
-        test_check_target(twin)
