@@ -56,6 +56,9 @@ studies: venv
 	$(BIN)/python studies/beta_weighting.py --data $(DATA) --out studies/results
 	$(BIN)/python studies/coverage.py --data $(DATA) --out studies/results --seeds 5
 	$(BIN)/python studies/dense_uncertainty.py --data $(DATA) --out studies/results
+	$(BIN)/python studies/initialization.py --out studies/results
+	$(BIN)/python studies/slowdown.py --out studies/results
+	$(BIN)/python studies/numerical_differentiation.py --out studies/results
 
 clean:
 	rm -rf .venv demo build .pytest_cache .mypy_cache .ruff_cache

@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "heads": {"checks", "distributions", "evaluation", "facts", "losses"},
     "last_layer": {"checks", "evaluation", "heads", "losses"},
     "networks": {"activations", "checks"},
-    "initialization": {"heads", "networks"},
+    "initialization": {"activations", "checks", "heads", "networks"},
     "uncertainty": {"activations", "checks", "distributions", "evaluation", "facts", "networks"},
     "preprocessing": {"checks", "files"},
     "regularization": {"checks"},
@@ -33,13 +33,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": {"distributions", "heads", "preprocessing", "uncertainty"},
     "baselines": {"heads", "training"},
     "calibration": {"checks", "distributions", "uncertainty"},
+    "diagnosis": {
+        "activations", "baselines", "checks", "evaluation", "facts", "gradient_check", "heads", "initialization",
+        "losses",
+        "networks", "preprocessing", "regularization", "training",
+    },
     "model": {
         "baselines", "calibration", "distributions", "heads", "metrics", "networks", "preprocessing", "training",
         "uncertainty",
     },
     "model_folder": {"baselines", "checks", "files", "heads", "model", "networks", "preprocessing", "uncertainty"},
     "fitting": {
-        "baselines", "calibration", "checks", "heads", "initialization", "metrics", "model", "networks",
+        "baselines", "calibration", "checks", "diagnosis", "heads", "initialization", "metrics", "model", "networks",
         "preprocessing", "training",
     },
     "head_by_validation": {"distributions", "fitting", "heads", "uncertainty"},
@@ -47,9 +52,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checks", "distributions", "fitting", "head_by_validation", "heads", "model", "model_folder", "preprocessing",
         "training", "uncertainty",
     },
-    "report": {"preprocessing"},
+    "report": {"diagnosis", "preprocessing"},
     "commands": {
-        "activations", "checks", "estimators", "facts", "heads", "losses", "model", "model_folder", "preprocessing",
+        "activations", "checks", "diagnosis", "estimators", "facts", "heads", "losses", "model", "model_folder",
+        "preprocessing",
     },
     "cli": {"checks", "commands", "model_folder", "preprocessing", "report"},
 }  # fmt: skip

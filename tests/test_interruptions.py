@@ -75,7 +75,7 @@ INTERRUPTED = textwrap.dedent(
         setattr(module, name, interrupted)
 
     if moment == "reading":
-        before(command, "read_table")
+        before(command, "read_source")
     else:
         before(loop, "one_epoch", from_call=3)
     if times == 2:

@@ -8,9 +8,11 @@ answers before PyTorch is loaded.
 ``losses``          every loss as function, module and formula
 ``heads``           a task as a likelihood: raw output to parameters, loss and gradient
 ``networks``        bodies for tables
+``initialization``  where the weights of a network start, and the gains of activations
 ``regularization``  penalties on parameters, and which parameters they cover
 ``training``        one step, the loop around it, and every number in them
 ``gradient_check``  gradients beside differences: of functions, losses, activations and whole networks
+``diagnosis``       what is wrong with a network, its loss, its data or its training, and what to do
 ==================  ====================================================================================
 """
 
@@ -25,8 +27,10 @@ __version__ = version("lastlayer")
 if TYPE_CHECKING:
     from lastlayer import (
         activations,
+        diagnosis,
         gradient_check,
         heads,
+        initialization,
         losses,
         networks,
         preprocessing,
@@ -34,10 +38,12 @@ if TYPE_CHECKING:
         training,
     )
     from lastlayer.checks import LastLayerError, LastLayerWarning
+    from lastlayer.diagnosis import Recorder, diagnose
     from lastlayer.estimators import Classifier, Regressor, load
     from lastlayer.evaluation import evaluate_with
     from lastlayer.gradient_check import check_gradient
     from lastlayer.heads import choose_head
+    from lastlayer.initialization import initialize
     from lastlayer.last_layer import explain, fused_linear
 
 _WHERE = {
@@ -47,28 +53,37 @@ _WHERE = {
     "explain": "lastlayer.last_layer",
     "fused_linear": "lastlayer.last_layer",
     "choose_head": "lastlayer.heads",
+    "initialize": "lastlayer.initialization",
     "check_gradient": "lastlayer.gradient_check",
+    "Recorder": "lastlayer.diagnosis",
+    "diagnose": "lastlayer.diagnosis",
     "Classifier": "lastlayer.estimators",
     "Regressor": "lastlayer.estimators",
     "load": "lastlayer.estimators",
 }
 _ROOMS = (
-    "activations", "gradient_check", "heads", "losses", "networks", "preprocessing", "regularization", "training",
+    "activations", "diagnosis", "gradient_check", "heads", "initialization", "losses", "networks", "preprocessing",
+    "regularization", "training",
 )  # fmt: skip
 
 __all__ = [
     "Classifier",
     "LastLayerError",
     "LastLayerWarning",
+    "Recorder",
     "Regressor",
     "activations",
     "check_gradient",
     "choose_head",
+    "diagnose",
+    "diagnosis",
     "evaluate_with",
     "explain",
     "fused_linear",
     "gradient_check",
     "heads",
+    "initialization",
+    "initialize",
     "load",
     "losses",
     "networks",

@@ -28,10 +28,15 @@ from lastlayer.heads import (
 )
 from lastlayer.training import Rows
 
+# What a linear model of images can be learned from in seconds, and little memory.
+_MOST_IMAGES, _LARGEST_SIDE = 10_000, 32
+
 
 @dataclass(frozen=True)
 class Baseline:
     """A linear map from features to raw output; the constant predictor has no weight.
+
+    Of images it is one of their pixels, or of the means of their blocks where they have more than 32 × 32.
 
     Attributes:
         head: the head that judges it, its constants refitted to this predictor.
@@ -47,7 +52,7 @@ class Baseline:
         """Raw output of every row, shape (n, outputs)."""
         if self.weight is None:
             return self.bias.expand(len(features), -1)
-        return torch.nn.functional.linear(features, self.weight, self.bias)
+        return torch.nn.functional.linear(_flat(features), self.weight, self.bias)
 
 
 def fit_baselines(head: Head, training: Rows, held_out: Rows) -> dict[str, Baseline]:
@@ -55,7 +60,8 @@ def fit_baselines(head: Head, training: Rows, held_out: Rows) -> dict[str, Basel
 
     The constant is the best of the head itself. The linear model is scikit-learn's, with its default penalty: logistic
     regression for classes and labels, Poisson's for counts, ridge with Gaussian noise for other quantities; a target in
-    [0, 1] gets the logistic form, every row counted as both outcomes.
+    [0, 1] gets the logistic form, every row counted as both outcomes. Of images it learns from the first 10 000, which
+    are in random order.
     """
     baselines = _fit(head, training)
     return {
@@ -78,8 +84,21 @@ def _fit(head: Head, rows: Rows) -> dict[str, Baseline]:
     return {"constant": Baseline(head, None, bias), "linear": _linear(head, rows, bias)}
 
 
+def _flat(features: Tensor) -> Tensor:
+    """Features of one axis a row."""
+    if features.dim() == 2:
+        return features
+    height, width = features.shape[2:]
+    if max(height, width) > _LARGEST_SIDE:
+        size = (min(height, _LARGEST_SIDE), min(width, _LARGEST_SIDE))
+        features = torch.nn.functional.adaptive_avg_pool2d(features, size)
+    return features.flatten(1)
+
+
 def _linear(head: Head, training: Rows, constant: Tensor) -> Baseline:
-    features, target = training.features.numpy(), training.target.numpy()
+    if training.features.dim() > 2:
+        training = training.take(torch.arange(min(len(training), _MOST_IMAGES)))
+    features, target = _flat(training.features).numpy(), training.target.numpy()
     weight = training.ones_or_weight().numpy()
     judge = _linear_head(head)
     coefficients = np.zeros((judge.raw_size, features.shape[1]))

@@ -1,6 +1,7 @@
 """The command ``lastlayer``. It reads options, calls ``commands``, prints; PyTorch is loaded when a command needs it.
 
-Exit codes: 0 done, 1 our fault, 2 the input is wrong or the disk refuses, 130 interrupted before there was a result.
+Exit codes: 0 done, 1 our fault, 2 the input is wrong or the disk refuses, 3 the doctor found an error, 130 interrupted
+before there was a result.
 """
 
 from __future__ import annotations
@@ -32,8 +33,17 @@ app = typer.Typer(
 screen = Console(highlight=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
-TablePath = Annotated[
-    Path, typer.Argument(metavar="TABLE", help="CSV (also .gz), TSV, Parquet or .npz.", show_default=False)
+DataPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="TABLE|IMAGES",
+        help="A table: CSV (also .gz), TSV, Parquet or .npz. Images: .npz, or a folder of PNG and JPEG files in one "
+        "folder for each class.",
+        show_default=False,
+    ),
+]
+ImageSize = Annotated[
+    str | None, typer.Option("--image-size", metavar="HxW", help="Resize image files, such as 32 or 32x48.")
 ]
 ModelPath = Annotated[
     Path, typer.Argument(metavar="DIR", help="A model folder that fit has written.", show_default=False)
@@ -61,13 +71,16 @@ def options(
 
 @app.command()
 def fit(
-    table: TablePath,
+    data: DataPath,
     target: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--target", "-t", metavar="NAME", help="Column to predict; several 0/1 labels with commas between."
+            "--target",
+            "-t",
+            metavar="NAME",
+            help="Column to predict; several 0/1 labels with commas between. Images in folders have their class.",
         ),
-    ],
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write the model to.")] = Path(
         "model"
     ),
@@ -93,6 +106,13 @@ def fit(
     members: Annotated[
         int, typer.Option(metavar="N", help="Networks trained side by side, predicted as their mixture.", min=1)
     ] = 1,
+    network: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of images: convolutional, lenet or lenet:average.")
+    ] = None,
+    shifts: Annotated[
+        int, typer.Option(metavar="N", help="Of images: move them by up to N pixels while training.", min=0)
+    ] = 0,
+    image_size: ImageSize = None,
     calibration: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="scale or pit (quantities), temperature or isotonic (classes)."),
@@ -111,7 +131,7 @@ def fit(
         from lastlayer.commands.fit import fit as run
 
         result = run(
-            table,
+            data,
             target,
             out=out,
             head=head,
@@ -120,9 +140,12 @@ def fit(
             keep=keep or (),
             balanced=balanced,
             thousands=thousands,
+            image_size=image_size,
             force=force,
             dry_run=dry_run,
             members=members,
+            network=network,
+            shifts=shifts,
             calibration=calibration,
             max_epochs=max_epochs,
             batch_size=batch_size,
@@ -141,14 +164,15 @@ def fit(
             return
         screen.print(text.model_text(result))
         # Not wrapped, so that it can be copied.
-        next_step = f"\nThe model is in {out}. Next: lastlayer predict {shlex.quote(str(out))} TABLE"
+        like = "IMAGES" if result["record"]["choice"]["kind"] == "images" else "TABLE"
+        next_step = f"\nThe model is in {out}. Next: lastlayer predict {shlex.quote(str(out))} {like}"
         screen.print(escape(next_step), soft_wrap=True)
 
 
 @app.command()
 def predict(
     model: ModelPath,
-    table: TablePath,
+    data: DataPath,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="CSV or Parquet file; the screen otherwise.")
     ] = None,
@@ -164,22 +188,24 @@ def predict(
     statistic: Annotated[
         str | None, typer.Option(metavar="NAME", help="mean, median or mode; by default what the loss is least at.")
     ] = None,
+    image_size: ImageSize = None,
     thousands: Thousands = False,
     as_json: Json = False,
 ) -> None:
-    """Predict every row of a table, in its order: classes with probabilities, or quantities with their spread."""
+    """Predict every row or image, in its order: classes with probabilities, or quantities with their spread."""
     with guarded() as say:
         from lastlayer.commands.predict import predict as run
         from lastlayer.preprocessing import write_table
 
         predictions = run(
             model,
-            table,
+            data,
             identifier=identifier,
             interval=interval,
             quantiles=quantiles,
             statistic=statistic,
             thousands=thousands,
+            image_size=image_size,
         )
         if out is not None:
             write_table(predictions, out)
@@ -198,24 +224,26 @@ def predict(
 @app.command()
 def evaluate(
     model: ModelPath,
-    table: TablePath,
+    data: DataPath,
     weight: Weight = None,
+    image_size: ImageSize = None,
     thousands: Thousands = False,
     as_json: Json = False,
 ) -> None:
-    """Judge a model on a table that has the target, beside the constant and the linear model."""
+    """Judge a model on data that have the target, beside the constant and the linear model."""
     with guarded() as say:
         from lastlayer.commands.predict import evaluate as run
 
-        result = run(model, table, weight=weight, thousands=thousands)
+        result = run(model, data, weight=weight, image_size=image_size, thousands=thousands)
         if as_json:
             say(result)
             return
         from lastlayer.report import text
 
-        rows, without = result["rows"], result["rows_without_target"]
+        rows, without, noun = result["rows"], result["rows_without_target"], result["noun"]
         passed_over = f"; {without} without a target passed over" if without else ""
-        title = f"on {rows} {'row' if rows == 1 else 'rows'} of {escape(table.name)}{passed_over}"
+        part = f", its {result['part']} part" if result["part"] else ""
+        title = f"on {rows} {noun if rows == 1 else f'{noun}s'} of {escape(data.name)}{part}{passed_over}"
         screen.print(text.figures_text(result["figures"], title=title))
         screen.print(text.verdict(result["figures"]))
 
@@ -233,6 +261,55 @@ def show(model: ModelPath, as_json: Json = False) -> None:
         from lastlayer.report import text
 
         screen.print(text.model_text(description))
+
+
+@app.command()
+def doctor(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE.py:NAME|DIR",
+            help="A network in a Python file of yours (the file is run), or a model folder.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        Path | None, typer.Option(metavar="TABLE|IMAGES", help="Examine on these data; otherwise on made-up numbers.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", metavar="NAME", help="Of a file: the column to predict.")
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of a file: the loss, such as cross_entropy, MSELoss, focal or gaussian."),
+    ] = None,
+    thousands: Thousands = False,
+    as_json: Json = False,
+) -> None:
+    """Say what is wrong with a network, its loss and its data, how it shows, and what to do.
+
+    NAME is a class of networks that is made without arguments, a network, or
+    a function. A function returns a network, (network, loss), or
+    (network, loss, (features, target)); or a dictionary of network, loss,
+    batch, optimizer, validation and training. NAME may be left out where the
+    file has one network. FILE.py is run, as import runs it.
+
+    Exit code 3 if there is a finding of severity error, 0 otherwise.
+    """
+    errors_found = 0
+    with guarded() as say:
+        from lastlayer.commands.doctor import doctor as run
+
+        result = run(what, data=data, target=target, loss=loss, thousands=thousands)
+        errors_found = result["errors"]
+        if as_json:
+            say(result)
+        else:
+            from lastlayer.report.findings_text import findings_text
+
+            screen.print(findings_text(result))
+    if errors_found:
+        raise typer.Exit(3)
 
 
 @app.command()

@@ -1,11 +1,11 @@
-"""From a table and a coded target to a fitted model: split, encode, build, train, fit the scale and the baselines."""
+"""From inputs and a coded target to a fitted model: split, encode, build, train, fit the scale and the baselines."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,11 @@ from lastlayer.baselines import fit_baselines, refit_baselines
 from lastlayer.calibration import check_calibration, fit_calibration
 from lastlayer.checks import InputError, LastLayerWarning
 from lastlayer.heads import Head
-from lastlayer.initialization import start_as_constant
+from lastlayer.initialization import initialize, start_as_constant
 from lastlayer.metrics import headline, headline_value
 from lastlayer.model import Model
-from lastlayer.networks import PiecewiseLinear, TabularNetwork
-from lastlayer.preprocessing import TableEncoder
-from lastlayer.preprocessing.frames import Frame
+from lastlayer.networks import Network, NetworkOptions
+from lastlayer.preprocessing import Encoder, Inputs
 from lastlayer.preprocessing.target_coding import ClassCoding, LabelCoding, QuantityCoding, TargetCoding
 from lastlayer.training import (
     FEW_ROWS,
@@ -38,76 +37,14 @@ from lastlayer.training import (
     progress_bar,
     train,
 )
-from lastlayer.training.split import FEWEST_ROWS_TO_SPLIT
+from lastlayer.training.split import FEWEST_ROWS_TO_SPLIT, usual_fraction
 
 # Below this many training rows the rows held out are worth a second fit on all of them.
 _WORTH_REFITTING = 10_000
+# Pixels in a batch that keep two threads busy: for less, they wait for each other longer than they work.
+_WORTH_THREADS = 1 << 16
 # Conformal scores kept: enough for a level of 99.9 %, little enough for a JSON file.
 _MOST_SCORES = 2000
-
-
-@dataclass(frozen=True)
-class NetworkOptions:
-    """The shape of the body.
-
-    Attributes:
-        hidden: widths of the hidden layers.
-        activation: between them.
-        dropout: share of hidden units dropped while training; ``None`` for 0.3 for classes (0.5 below 1000 rows) and
-            0 for quantities.
-        bins: piecewise-linear bins per numeric column, 0 for none; ``None`` for 16, and for classes below 1000 rows no
-            more than one for 40 rows.
-        members: networks of this shape, each with weights of its own, trained side by side and predicted as their
-            mixture; 1 for a single one.
-        share_weights: whether they share their weight matrices; see :class:`lastlayer.networks.SharedLinear`.
-        dropout_members: how many draws of dropout a prediction is the mixture of (Monte Carlo dropout); 0 for none.
-    """
-
-    hidden: Sequence[int] = (256, 256)
-    activation: str = "relu"
-    dropout: float | None = None
-    bins: int | None = None
-    members: int = 1
-    share_weights: bool = False
-    dropout_members: int = 0
-
-    def __post_init__(self) -> None:
-        if any(isinstance(units, bool) or int(units) != units or units < 1 for units in self.hidden):
-            raise InputError(f"hidden is {self.hidden!r}; expected widths such as (256, 256).")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise InputError(f"dropout is {self.dropout!r}; expected a number in [0, 1), or None.")
-        if self.bins is not None and (isinstance(self.bins, bool) or int(self.bins) != self.bins or self.bins < 0):
-            raise InputError(f"bins is {self.bins!r}; expected a whole number of 0 or more, or None.")
-        for name, least in (("members", 1), ("dropout_members", 0)):
-            count = getattr(self, name)
-            if isinstance(count, bool) or int(count) != count or count < least:
-                raise InputError(f"{name} is {count!r}; expected a whole number of {least} or more.")
-
-    def build(self, encoder: TableEncoder, features: NDArray[np.float32], head: Head) -> TabularNetwork:
-        """The network for features encoded so, its weights drawn from PyTorch's random state."""
-        numeric = encoder.numeric_width_
-        few_rows_of_classes = head.over_classes and len(features) < FEW_ROWS
-        dropout, bins = self.dropout, self.bins
-        if dropout is None:
-            dropout = (0.5 if few_rows_of_classes else 0.3) if head.over_classes else 0.0
-        if bins is None:
-            bins = min(16, len(features) // 40) if few_rows_of_classes else 16
-        if self.dropout_members and not dropout:
-            raise InputError(
-                f"dropout_members is {self.dropout_members}, and the network has no dropout to draw from. Add dropout, "
-                f"such as dropout=0.1."
-            )
-        return TabularNetwork(
-            inputs=features.shape[1],
-            numeric=numeric,
-            outputs=head.raw_size,
-            hidden=self.hidden,
-            activation=self.activation,
-            dropout=dropout,
-            codes=PiecewiseLinear.learn(features[:, :numeric], bins),
-            members=None if self.members == 1 else self.members,
-            shared=self.share_weights and self.members > 1,
-        )
 
 
 @dataclass(frozen=True)
@@ -115,7 +52,7 @@ class Task:
     """What is to be learned.
 
     Attributes:
-        table: the inputs, one row each.
+        inputs: a table or images, a row or an image each.
         target: as the user has it, one value (or one row of labels) each.
         weight: one per row, or ``None``; without that of its class.
         head: the likelihood.
@@ -125,7 +62,7 @@ class Task:
         calibration: the name of a calibration to fit to rows held out; ``None`` for none.
     """
 
-    table: Frame
+    inputs: Inputs
     target: NDArray[Any]
     weight: NDArray[np.float64] | None
     head: Head
@@ -150,15 +87,15 @@ class Fitted:
 
 
 def check_held_out_use(
-    calibration: str | None, validation_fraction: float, *, over_classes: bool, whole: bool = False
+    calibration: str | None, validation_fraction: float | None, *, over_classes: bool, whole: bool = False
 ) -> None:
-    """What rows held out are to be used for can be had; known before there is a table, and checked before training.
+    """What rows held out are to be used for can be had; known before there are inputs, and checked before training.
 
     Raises:
         InputError: for a calibration that does not fit the target, or no rows to fit it to.
     """
-    if not 0 <= validation_fraction < 1:
-        raise InputError(f"validation_fraction is {validation_fraction!r}; expected a number in [0, 1).")
+    if validation_fraction is not None and not 0 <= validation_fraction < 1:
+        raise InputError(f"validation_fraction is {validation_fraction!r}; expected a number in [0, 1), or None.")
     check_calibration(calibration, over_classes=over_classes, whole=whole)
     if calibration is not None and validation_fraction == 0:
         raise InputError(
@@ -167,7 +104,7 @@ def check_held_out_use(
         )
 
 
-def check_rows_to_judge(rows: int, validation_fraction: float) -> None:
+def check_rows_to_judge(rows: int, validation_fraction: float | None) -> None:
     """There are rows to hold out, so that heads are not compared on what they learned from.
 
     Raises:
@@ -176,20 +113,18 @@ def check_rows_to_judge(rows: int, validation_fraction: float) -> None:
     if validation_fraction == 0 or rows < FEWEST_ROWS_TO_SPLIT:
         raise InputError(
             f"head is 'auto', which is judged on rows held out; of {rows} rows with validation_fraction "
-            f"{validation_fraction:g} there are none. Name a head, or give {FEWEST_ROWS_TO_SPLIT} rows at least."
+            f"{validation_fraction} there are none. Name a head, or give {FEWEST_ROWS_TO_SPLIT} rows at least."
         )
 
 
-def start_model(
-    task: Task, encoder: TableEncoder, options: NetworkOptions, *, device: str, seed: int
-) -> tuple[Model, Rows]:
+def start_model(task: Task, encoder: Encoder, options: NetworkOptions, *, device: str, seed: int) -> tuple[Model, Rows]:
     """The model before its first step, and the task's rows as it reads them.
 
     Encoder, codes and the target's coding are learned from all rows, those held out later included: no label enters
     the features. The network predicts the best constant. Weights are drawn from ``seed``; the caller's random state is
     left as it was.
     """
-    encoder.fit(task.table)
+    encoder.fit(task.inputs)
     head = task.head
     coding = task.coding
     if coding is None:
@@ -199,7 +134,15 @@ def start_model(
     head.check_target(rows.target, rows.weight)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = options.build(encoder, rows.features.numpy(), head)
+        network = options.build(
+            rows.features.numpy(),
+            outputs=head.raw_size,
+            numeric=encoder.numeric_width_,
+            classes=head.over_classes,
+            few_rows=len(rows) < FEW_ROWS,
+        )
+        if network.over_images:
+            _start_as_activations_need(network)
     start_as_constant(network.last, head, rows.target, rows.ones_or_weight())
     model = Model(
         encoder,
@@ -213,6 +156,13 @@ def start_model(
     return model, rows
 
 
+def _start_as_activations_need(network: Network) -> None:
+    """Draws the weights by the rules of :func:`lastlayer.initialization.initialize`."""
+    # Where an activation reads several units there is no gain to compute, and identity has none to find.
+    without_gain = network.spec["activation"] in ("identity", "softmax", "log_softmax")
+    initialize(network, "identity" if without_gain else None)
+
+
 def usual_step(target: NDArray[Any]) -> float:
     """The distance between neighboring values of a target, as the median over them: the step, where it has one."""
     distinct = np.unique(np.asarray(target, dtype=np.float64))
@@ -221,11 +171,11 @@ def usual_step(target: NDArray[Any]) -> float:
 
 def fit_model(
     task: Task,
-    encoder: TableEncoder,
+    encoder: Encoder,
     options: NetworkOptions,
     recipe: Recipe,
     *,
-    validation_fraction: float,
+    validation_fraction: float | None,
     refit: bool | None,
     device: str,
     seed: int,
@@ -243,7 +193,8 @@ def fit_model(
     model, rows = start_model(task, encoder, options, device=device, seed=seed)
     start = copy.deepcopy(model.network)
     classes = rows.target.numpy() if isinstance(model.coding, ClassCoding) else None
-    index = hold_out(len(rows), validation_fraction, np.random.RandomState(seed), classes=classes)
+    fraction = usual_fraction(len(rows)) if validation_fraction is None else validation_fraction
+    index = hold_out(len(rows), fraction, np.random.RandomState(seed), classes=classes)
     training, held_out = (rows.take(torch.from_numpy(part)) for part in index)
     spared = len(held_out) > 0
     if task.calibration is not None and not spared:
@@ -253,7 +204,7 @@ def fit_model(
         )
     judged = _as_given(task, *((held_out, index[1]) if spared else (training, index[0])))
 
-    plan = recipe.plan(len(training), classes=task.head.over_classes)
+    plan = recipe.plan(len(training), classes=task.head.over_classes, images=model.network.over_images)
     history = _train(model, training, held_out if spared else None, plan, seed=seed, verbose=verbose)
     _warn_of_ending(history, f"epoch {history.best_epoch} is kept.")
     model.head = _refit(model, judged)
@@ -278,6 +229,7 @@ def fit_model(
         "judged_on": "held-out rows" if spared else "training rows: too few to hold any out",
         "refitted_on_all_rows": final,
         "seed": seed,
+        "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
         "plan": dataclasses.asdict(plan),
         "training": history.to_dict(),
         "figures": figures,
@@ -323,7 +275,7 @@ def _train(model: Model, training: Rows, held_out: Rows | None, plan: Plan, *, s
     """Trains the model's network where it is; its dropout and shuffles are drawn from ``seed``."""
     head = model.head
     watching = progress_bar(headline(head), shown=verbose)
-    with watching as watch, one_thread(), torch.random.fork_rng(devices=[]):
+    with watching as watch, _threads(model.network, training, plan), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return train(
             model.network,
@@ -337,6 +289,12 @@ def _train(model: Model, training: Rows, held_out: Rows | None, plan: Plan, *, s
         )
 
 
+def _threads(network: Network, rows: Rows, plan: Plan) -> AbstractContextManager[None]:
+    """As many threads as there are for a batch of images that is worth it; one for tables, and for few small images."""
+    worth = network.over_images and plan.batch_size * rows.features[0].numel() >= _WORTH_THREADS
+    return nullcontext() if worth else one_thread()
+
+
 def pass_once(model: Model, task: Task, optimizer: Optimizer, plan: Plan, *, generator: torch.Generator) -> float:
     """One pass over the rows of a task with a model that has started; returns the mean training loss.
 
@@ -345,7 +303,7 @@ def pass_once(model: Model, task: Task, optimizer: Optimizer, plan: Plan, *, gen
     rows = encode_rows(task, model.encoder, model.coding)
     model.head.check_target(rows.target, rows.weight)
     model.head = _refit(model, rows)
-    with one_thread(), torch.random.fork_rng(devices=[]):
+    with _threads(model.network, rows, plan), torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
         rows = rows.to(model.device)
         loss = one_epoch(model.network, None, model.head, optimizer, rows, plan, 1, generator=generator)
@@ -353,9 +311,9 @@ def pass_once(model: Model, task: Task, optimizer: Optimizer, plan: Plan, *, gen
     return loss
 
 
-def encode_rows(task: Task, encoder: TableEncoder, coding: TargetCoding) -> Rows:
+def encode_rows(task: Task, encoder: Encoder, coding: TargetCoding) -> Rows:
     """The task's rows as tensors on the CPU, their weights times those of their classes."""
-    features = torch.from_numpy(encoder.transform(task.table))
+    features = torch.from_numpy(encoder.transform(task.inputs))
     coded = np.asarray(coding.encode(task.target))
     weight = task.weight
     if task.class_weight is not None:

@@ -15,10 +15,10 @@ from lastlayer.calibration import calibrated
 from lastlayer.distributions import Bernoulli, Categorical, Distribution
 from lastlayer.heads import Head
 from lastlayer.metrics import score
-from lastlayer.networks import TabularNetwork
-from lastlayer.preprocessing import TableEncoder
+from lastlayer.networks import Network
+from lastlayer.preprocessing import Encoder
 from lastlayer.preprocessing.target_coding import ClassCoding, QuantityCoding, TargetCoding
-from lastlayer.training import Rows, forward
+from lastlayer.training import Rows, forward, rows_at_once
 from lastlayer.uncertainty import (
     State,
     class_probabilities,
@@ -34,7 +34,7 @@ class Model:
     """Everything that predictions need, and a record of how it came about.
 
     Attributes:
-        encoder: table to features.
+        encoder: inputs, a table or images, to features.
         network: features to raw output.
         head: raw output to likelihood, in coded units.
         coding: target to coded units and back.
@@ -49,8 +49,8 @@ class Model:
         record: data, choice, training and validation figures, as plain JSON.
     """
 
-    encoder: TableEncoder
-    network: TabularNetwork
+    encoder: Encoder
+    network: Network
     head: Head
     coding: TargetCoding
     target_names: tuple[str, ...]
@@ -61,9 +61,9 @@ class Model:
     conformal_scores: tuple[float, ...] = ()
     record: dict[str, Any] = field(default_factory=dict)
 
-    def features(self, table: Any) -> Tensor:
-        """The encoded table, on the network's device."""
-        return torch.from_numpy(self.encoder.transform(table)).to(self.device)
+    def features(self, inputs: Any) -> Tensor:
+        """The encoded inputs, on the network's device."""
+        return torch.from_numpy(self.encoder.transform(inputs)).to(self.device)
 
     @property
     def device(self) -> torch.device:
@@ -74,12 +74,13 @@ class Model:
         """Raw output, float64 on the CPU: (n, head.raw_size), or with a first axis of members."""
         features = features.to(self.device)
         if self.dropout_members:
-            return dropout_members(self.network, features, self.dropout_members, seed=0).double().cpu()
+            rows = rows_at_once(features)
+            return dropout_members(self.network, features, self.dropout_members, seed=0, batch_size=rows).double().cpu()
         return forward(self.network, features).double().cpu()
 
-    def raw(self, table: Any) -> Tensor:
+    def raw(self, inputs: Any) -> Tensor:
         """Raw output of every row, float64 on the CPU, the mean over members if there are any: (n, head.raw_size)."""
-        raw = self.raw_of(self.features(table))
+        raw = self.raw_of(self.features(inputs))
         return raw.mean(0) if self.has_members else raw
 
     @property
@@ -87,18 +88,18 @@ class Model:
         """Whether raw output has a first axis of members."""
         return self.network.members is not None or self.dropout_members > 0
 
-    def members(self, table: Any) -> Distribution:
+    def members(self, inputs: Any) -> Distribution:
         """What each member predicts, in the target's units, members along the first axis; not calibrated.
 
         A model without members is one of one.
         """
-        raw = self.raw_of(self.features(table))
+        raw = self.raw_of(self.features(inputs))
         raw = raw if self.has_members else raw.unsqueeze(0)
         return self._in_units(self._unweighted(self.head.distribution(raw)))
 
-    def distribution(self, table: Any) -> Distribution:
+    def distribution(self, inputs: Any) -> Distribution:
         """What is predicted for every row, in the target's units: of members the mixture, calibrated."""
-        return self.distribution_of(self.raw_of(self.features(table)))
+        return self.distribution_of(self.raw_of(self.features(inputs)))
 
     def distribution_of(self, raw: Tensor, *, calibrate: bool = True) -> Distribution:
         """The same from raw output."""
@@ -106,18 +107,18 @@ class Model:
         distribution = self._in_units(distribution.mixed() if self.has_members else distribution)
         return calibrated(self.calibration, distribution) if calibrate else distribution
 
-    def probability(self, table: Any) -> NDArray[np.float64]:
+    def probability(self, inputs: Any) -> NDArray[np.float64]:
         """Of every class, shape (n, classes), or of every label, shape (n, labels)."""
-        probability: NDArray[np.float64] = class_probabilities(self.distribution(table)).numpy()
+        probability: NDArray[np.float64] = class_probabilities(self.distribution(inputs)).numpy()
         return probability if isinstance(self.coding, ClassCoding) else probability[..., 1]
 
-    def decide(self, table: Any) -> NDArray[np.int64]:
+    def decide(self, inputs: Any) -> NDArray[np.int64]:
         """The class decided for, by its index, shape (n,)."""
-        return _best(self.decision_scores(table))
+        return _best(self.decision_scores(inputs))
 
-    def decision_scores(self, table: Any) -> Tensor:
+    def decision_scores(self, inputs: Any) -> Tensor:
         """What classes are decided by; see :meth:`decision_scores_of`."""
-        return self.decision_scores_of(self.distribution(table))
+        return self.decision_scores_of(self.distribution(inputs))
 
     def decision_scores_of(self, distribution: Distribution) -> Tensor:
         """The logits of predicted classes or labels, with classes weighted as in training.
@@ -145,10 +146,10 @@ class Model:
         probability = class_probabilities(distribution)
         return 1.0 - probability.gather(-1, target.long().unsqueeze(-1)).squeeze(-1)
 
-    def evaluate(self, table: Any, target: NDArray[Any], weight: NDArray[np.float64] | None = None) -> dict[str, Any]:
+    def evaluate(self, inputs: Any, target: NDArray[Any], weight: NDArray[np.float64] | None = None) -> dict[str, Any]:
         """Every figure for the network, the constant and the linear model, on rows that have a target."""
         coded = torch.from_numpy(np.asarray(self.coding.encode(target)))
-        rows = Rows(self.features(table).cpu(), coded, None if weight is None else torch.from_numpy(weight))
+        rows = Rows(self.features(inputs).cpu(), coded, None if weight is None else torch.from_numpy(weight))
         return self.score_rows(rows)
 
     def score_rows(self, rows: Rows) -> dict[str, dict[str, float]]:

@@ -25,12 +25,12 @@ from lastlayer.baselines import Baseline
 from lastlayer.checks import LastLayerError, ModelFolderError
 from lastlayer.files import write_folder_whole
 from lastlayer.model import Model
-from lastlayer.networks import TabularNetwork
-from lastlayer.preprocessing import TableEncoder
+from lastlayer.networks import network_from_dict, network_to_dict
+from lastlayer.preprocessing import encoder_from_dict, encoder_to_dict
 from lastlayer.preprocessing.target_coding import coding_from_dict
 
 FORMAT = "lastlayer model"
-SCHEMA = 2
+SCHEMA = 3
 _DESCRIPTION, _WEIGHTS = "model.json", "model.safetensors"
 _LIBRARIES = ("lastlayer", "torch", "numpy", "scikit-learn", "polars", "safetensors")
 
@@ -133,14 +133,14 @@ def describe_model(model: Model) -> dict[str, Any]:
         "versions": {library: version(library) for library in _LIBRARIES},
         "target": {"names": list(model.target_names), **model.coding.to_dict()},
         "head": model.head.to_dict(),
-        "network": model.network.spec,
+        "network": network_to_dict(model.network),
         "class_weight": model.class_weight,
         "dropout_members": model.dropout_members,
         "calibration": None if model.calibration is None else model.calibration.to_dict(),
         "conformal_scores": model.conformal_scores,
         "baselines": {name: baseline.head.to_dict() for name, baseline in model.baselines.items()},
         "record": model.record,
-        "preprocessing": model.encoder.to_dict(),
+        "preprocessing": encoder_to_dict(model.encoder),
     }
     result: dict[str, Any] = plain(description)
     return result
@@ -220,7 +220,7 @@ def _tensors(model: Model) -> dict[str, Tensor]:
 
 
 def _rebuild(description: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
-    network = TabularNetwork.from_spec(description["network"])
+    network = network_from_dict(description["network"])
     prefix = "network."
     network.load_state_dict(
         {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
@@ -233,7 +233,7 @@ def _rebuild(description: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
         for name, head in description["baselines"].items()
     }
     return Model(
-        encoder=TableEncoder.from_dict(description["preprocessing"]),
+        encoder=encoder_from_dict(description["preprocessing"]),
         network=network,
         head=heads.from_dict(description["head"]),
         coding=coding_from_dict(description["target"]),

@@ -1,4 +1,4 @@
-"""``lastlayer predict`` and ``lastlayer evaluate``: a model folder and a table."""
+"""``lastlayer predict`` and ``lastlayer evaluate``: a model folder, and a table or images."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import numpy as np
 import polars
 
 from lastlayer.checks import InputError, check_choice
+from lastlayer.commands.source import read_source, say
 from lastlayer.commands.task import check_column, take_apart
 from lastlayer.heads.targets import present_values
 from lastlayer.model import Model
 from lastlayer.model_folder import load_model, plain
-from lastlayer.preprocessing import read_table
+from lastlayer.preprocessing import TableEncoder
+from lastlayer.preprocessing.image_reading import FILE
 from lastlayer.preprocessing.target_coding import ClassCoding, LabelCoding, QuantityCoding
 
 
@@ -27,8 +29,9 @@ def predict(
     quantiles: str | None = None,
     statistic: str | None = None,
     thousands: bool = False,
+    image_size: str | None = None,
 ) -> polars.DataFrame:
-    """Predictions in the order of the table's rows, with the identifier's column first if one is named.
+    """Predictions in the order of the rows, with the identifier's column first; of image files that is their name.
 
     Args:
         interval: the share of the central interval to add, for quantities.
@@ -44,12 +47,19 @@ def predict(
         raise InputError(
             f"{folder} predicts classes; --interval, --quantiles and --statistic are for quantities. Leave them out."
         )
-    table = read_table(path, thousands=thousands)
+    source = read_source(path, part="test", model=model, image_size=image_size, thousands=thousands)
+    part = (f"of {source.name} the {source.part} part is predicted.",) if source.part else ()
+    say(*part, *source.notes)
     columns: dict[str, Any] = {}
+    if identifier is None and source.kind == "images" and FILE in source.columns.columns:
+        identifier = FILE
     if identifier is not None:
-        check_column(table, identifier)
-        columns[identifier] = table[identifier]
-    predictions = _quantity(model, table, asked) if isinstance(model.coding, QuantityCoding) else _classes(model, table)
+        check_column(source, identifier)
+        columns[identifier] = source.columns[identifier]
+    inputs = source.inputs_without(set())
+    predictions = (
+        _quantity(model, inputs, asked) if isinstance(model.coding, QuantityCoding) else _classes(model, inputs)
+    )
     if identifier in predictions:
         raise InputError(
             f"the predictions have a column {identifier!r} of their own, so the table's cannot be carried over beside "
@@ -58,11 +68,15 @@ def predict(
     return polars.DataFrame(columns | predictions)
 
 
-def evaluate(folder: Path, path: Path, *, weight: str | None = None, thousands: bool = False) -> dict[str, Any]:
-    """Every figure on the table's rows that have a target, for the network, the constant and the linear model."""
+def evaluate(
+    folder: Path, path: Path, *, weight: str | None = None, thousands: bool = False, image_size: str | None = None
+) -> dict[str, Any]:
+    """Every figure on the rows that have a target, for the network, the constant and the linear model."""
     model = load_model(folder)
-    task = take_apart(read_table(path, thousands=thousands), model.target_names, weight=weight)
-    if not task.inputs.columns:
+    source = read_source(path, part="test", model=model, image_size=image_size, thousands=thousands)
+    say(*source.notes)
+    task = take_apart(source, model.target_names, weight=weight)
+    if isinstance(model.encoder, TableEncoder) and not task.inputs.columns:
         learned = ", ".join(column.name for column in model.encoder.columns_ if column.used)
         raise InputError(f"the table has no column besides {task.name}; the model learned from {learned}.")
     present = task.present
@@ -71,9 +85,11 @@ def evaluate(folder: Path, path: Path, *, weight: str | None = None, thousands: 
     values = present_values(task.target)[0] if task.targets.width == 1 else task.targets.filter(present).to_numpy()
     weights = task.weights()
     figures = model.evaluate(
-        task.inputs.filter(present), values, None if weights is None else weights[present].astype(np.float64)
+        task.present_inputs, values, None if weights is None else weights[present].astype(np.float64)
     )
     return {
+        "part": source.part,
+        "noun": source.noun,
         "rows": int(present.sum()),
         "rows_without_target": task.rows_without_target,
         "figures": plain(figures),
@@ -103,8 +119,8 @@ def _numbers(text: str | None) -> tuple[float, ...]:
         raise InputError(f"--quantiles {text!r} is no list of numbers; expected one such as 0.1,0.5,0.9.") from None
 
 
-def _quantity(model: Model, table: polars.DataFrame, asked: _Asked) -> dict[str, Any]:
-    distribution = model.distribution(table)
+def _quantity(model: Model, inputs: Any, asked: _Asked) -> dict[str, Any]:
+    distribution = model.distribution(inputs)
     value = getattr(distribution, asked.statistic or model.head.statistic)
     columns = {"prediction": value.numpy(), "standard_deviation": distribution.standard_deviation.numpy()}
     if asked.interval is not None:
@@ -116,10 +132,10 @@ def _quantity(model: Model, table: polars.DataFrame, asked: _Asked) -> dict[str,
     return columns
 
 
-def _classes(model: Model, table: polars.DataFrame) -> dict[str, Any]:
-    probability = model.probability(table)
+def _classes(model: Model, inputs: Any) -> dict[str, Any]:
+    probability = model.probability(inputs)
     if isinstance(model.coding, ClassCoding):
-        columns: dict[str, Any] = {"prediction": polars.Series(model.coding.decode(model.decide(table)).tolist())}
+        columns: dict[str, Any] = {"prediction": polars.Series(model.coding.decode(model.decide(inputs)).tolist())}
         names = [str(name) for name in model.coding.classes]
     else:
         assert isinstance(model.coding, LabelCoding)

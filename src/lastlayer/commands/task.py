@@ -1,4 +1,4 @@
-"""From a file and the names of columns to inputs, target and weights."""
+"""From what was read and the names of columns to inputs, target and weights."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ import polars
 from numpy.typing import NDArray
 
 from lastlayer.checks import InputError
+from lastlayer.commands.source import Source
 from lastlayer.heads import Choice, choose_head, from_text, named
 from lastlayer.heads.targets import present_values
-from lastlayer.preprocessing import column_group
+from lastlayer.preprocessing import column_group, without_part
+from lastlayer.preprocessing.image_reading import CLASS, FILE
 
 
 @dataclass(frozen=True)
-class TableTask:
-    """A table taken apart.
+class TakenApart:
+    """A table or images taken apart.
 
     Attributes:
-        inputs: every column that is not target, weight or dropped.
+        inputs: every column that is not target, weight or dropped; or the images.
         targets: the target's column, or the labels'.
         weight: the weights' column, if one was named.
         name: what the user called the target.
     """
 
-    inputs: polars.DataFrame
+    inputs: Any
     targets: polars.DataFrame
     weight: polars.Series | None
     name: str
@@ -43,6 +45,11 @@ class TableTask:
     def rows_without_target(self) -> int:
         """How many have none."""
         return int((~self.present).sum())
+
+    @property
+    def present_inputs(self) -> Any:
+        """The inputs that have a target."""
+        return self.inputs[np.flatnonzero(self.present)]
 
     @property
     def target(self) -> Any:
@@ -111,46 +118,75 @@ class TableTask:
 
 
 def take_apart(
-    table: polars.DataFrame, target: str | Sequence[str], *, weight: str | None = None, drop: tuple[str, ...] = ()
-) -> TableTask:
+    source: Source, target: str | Sequence[str] | None, *, weight: str | None = None, drop: tuple[str, ...] = ()
+) -> TakenApart:
     """The task that these columns make.
 
     Args:
         target: a column, a group of columns ``Y`` for ``Y_0 … Y_k``, or several names with commas between; or a list of
-            columns.
+            columns. ``None`` for the class of images that lie in folders.
         weight: a column of row weights.
         drop: columns to leave out.
 
     Raises:
         InputError: for a name that is not there, with the names that are.
     """
+    table = source.columns
+    if target is None:
+        target = _usual_target(source)
     if isinstance(target, str):
         parts = [target] if target in table.columns else [part.strip() for part in target.split(",")]
+        if source.kind == "images":
+            # Of an archive with two parts, y_train is the y of the one that is read.
+            known = [column_group(table.columns, part)[0] in table.columns for part in parts]
+            parts = [part if there else without_part(part) for part, there in zip(parts, known, strict=True)]
         names = list(dict.fromkeys(column for part in parts for column in column_group(table.columns, part)))
     else:
         target, names = ", ".join(target), list(target)
     for name in (*names, *([weight] if weight else []), *drop):
-        check_column(table, name)
+        check_column(source, name)
     for other, option in ((weight, "--weight"), *((column, "--drop") for column in drop)):
         if other in names:
             raise InputError(f"column {other!r} is the target, and {option} names it too. Name it once.")
     aside = {*names, weight, *drop}
-    inputs = table.select([name for name in table.columns if name not in aside])
-    return TableTask(inputs, table.select(names), table[weight] if weight else None, target)
+    inputs = source.inputs_without(aside)
+    return TakenApart(inputs, table.select(names), table[weight] if weight else None, target)
 
 
-def check_column(table: polars.DataFrame, name: str) -> None:
-    """The table has the column.
+def check_column(source: Source, name: str) -> None:
+    """There is such a column.
 
     Raises:
-        InputError: naming those that it has, the nearest first.
+        InputError: naming those that there are, the nearest first.
     """
-    if name in table.columns:
+    columns = source.columns.columns
+    if name in columns:
         return
-    near = difflib.get_close_matches(name, table.columns, n=1)
+    near = difflib.get_close_matches(name, columns, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    shown = ", ".join(table.columns[:20]) + (f" … ({table.width} in all)" if table.width > 20 else "")
-    raise InputError(f"there is no column {name!r}.{hint} The table has: {shown}.")
+    raise InputError(f"there is no column {name!r}.{hint} {_columns_in_words(source)}")
+
+
+def _columns_in_words(source: Source) -> str:
+    """Which columns there are, in a sentence."""
+    columns = source.columns.columns
+    shown = ", ".join(columns[:20]) + (f" … ({len(columns)} in all)" if len(columns) > 20 else "")
+    if source.kind == "table":
+        return f"The table has: {shown}."
+    if columns == [FILE]:
+        return "Of the images their files alone are known: put those of each class into a folder of its own."
+    return f"Of the images is known: {shown or 'nothing else, so there are no labels'}."
+
+
+def _usual_target(source: Source) -> str:
+    """What is learned where nobody names a target.
+
+    Raises:
+        InputError: if that is not plain.
+    """
+    if CLASS in source.columns.columns and FILE in source.columns.columns:
+        return CLASS
+    raise InputError(f"which column is to be predicted? Name it with --target. {_columns_in_words(source)}")
 
 
 def _override(choice: Choice) -> str:

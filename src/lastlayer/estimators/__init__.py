@@ -1,4 +1,4 @@
-"""scikit-learn estimators over the whole path: table in, likelihood out. Thin assembly; no mathematics."""
+"""scikit-learn estimators over the whole path: table or images in, likelihood out. Thin assembly; no mathematics."""
 
 from lastlayer.estimators.classifier import Classifier
 from lastlayer.estimators.loading import load

@@ -1,4 +1,4 @@
-"""Classes and labels from a table."""
+"""Classes and labels from a table or from images."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
 from lastlayer.checks import InputError
-from lastlayer.estimators.table_estimator import TableEstimator, column_names
+from lastlayer.estimators.estimator import Estimator, column_names
 from lastlayer.fitting import Task, check_held_out_use
 from lastlayer.heads import Bernoulli, Categorical, Head, MultiLabel, Ordinal
 from lastlayer.preprocessing.target_coding import ClassCoding, LabelCoding
 from lastlayer.uncertainty import class_probabilities, conformal_threshold
 
 
-class Classifier(ClassifierMixin, TableEstimator):
-    """Classes or labels from a table: honest probabilities with no tuning.
+class Classifier(ClassifierMixin, Estimator):
+    """Classes or labels from a table or from images: honest probabilities with no tuning.
 
     Two classes get a sigmoid and binary cross-entropy, more a softmax and cross-entropy, a table of 0/1 columns a
     sigmoid and binary cross-entropy per label.
@@ -33,18 +33,25 @@ class Classifier(ClassifierMixin, TableEstimator):
         class_weight: ``None``, ``"balanced"`` (each class counts the same in all), or a weight per class. It rules
             which class is decided for; in predicted probabilities it is undone, so that they say how often classes
             occur.
-        hidden, activation, dropout, bins: the network; see :class:`lastlayer.networks.TabularNetwork`.
-        members: networks trained side by side, predicted as their mixture (a deep ensemble).
+        network: of images, ``"convolutional"`` (what ``None`` means), ``"lenet"`` or ``"lenet:average"``; see
+            :class:`lastlayer.networks.ConvolutionalNetwork` and :class:`lastlayer.networks.LeNet`.
+        hidden, bins: of tables, the network; see :class:`lastlayer.networks.TabularNetwork`.
+        activation, dropout: of every network.
+        members: of tables, networks trained side by side, predicted as their mixture (a deep ensemble).
         share_weights: whether they share their weight matrices, but for signs and sizes of inputs and units: a large
             ensemble as small as a single network.
         dropout_members: draws of dropout that a prediction is the mixture of (Monte Carlo dropout).
         calibration: ``"temperature"`` or ``"isotonic"``, fitted to rows held out; see :mod:`lastlayer.uncertainty`.
         optimizer, learning_rate, weight_decay, momentum, schedule, shuffle, batch_size, max_epochs, patience,
             average: see :class:`lastlayer.training.Recipe`.
-        validation_fraction: share of the rows held out to stop by; 0 for none.
+        shifts: of images, by how many pixels at most every batch moves them at random; see
+            :class:`lastlayer.networks.RandomShift`.
+        validation_fraction: share of the rows held out to stop by; 0 for none, ``None`` for 15 %, and 7500 rows at
+            most.
         refit: learn again from all rows once it is known when to stop; ``None`` for where they are fewer than 10 000.
-        keep: columns to use although they look like an identifier or free text.
-        max_categories: columns per category column at most; rarer categories share one.
+        keep: of tables, columns to use although they look like an identifier or free text.
+        max_categories: of tables, columns per category column at most; rarer categories share one.
+        image_scaling: of images, a kind of :class:`lastlayer.preprocessing.ImageScaler`.
         device: where to train, ``"cpu"`` or ``"cuda"``.
         random_state: seed; the same one gives the same model, bit for bit, on one machine.
         verbose: show a progress bar where a terminal watches.
@@ -68,6 +75,7 @@ class Classifier(ClassifierMixin, TableEstimator):
         *,
         head: str | Head | None = None,
         class_weight: str | dict[Any, float] | None = None,
+        network: str | None = None,
         hidden: Sequence[int] = (256, 256),
         activation: str = "relu",
         dropout: float | None = None,
@@ -77,25 +85,28 @@ class Classifier(ClassifierMixin, TableEstimator):
         dropout_members: int = 0,
         calibration: str | None = None,
         optimizer: str = "adamw",
-        learning_rate: float = 2e-3,
+        learning_rate: float | None = None,
         weight_decay: float | None = None,
         momentum: float = 0.9,
-        schedule: str = "constant",
+        schedule: str | None = None,
         shuffle: bool = True,
         batch_size: int | None = None,
         max_epochs: int | None = None,
         patience: int | None = None,
         average: float = 0.99,
-        validation_fraction: float = 0.15,
+        shifts: int = 0,
+        validation_fraction: float | None = None,
         refit: bool | None = None,
         keep: Collection[str] = (),
         max_categories: int = 64,
+        image_scaling: str = "channel",
         device: str = "cpu",
         random_state: int | np.random.RandomState | None = 0,
         verbose: bool = False,
     ) -> None:
         super().__init__(
             head=head,
+            network=network,
             hidden=hidden,
             activation=activation,
             dropout=dropout,
@@ -114,10 +125,12 @@ class Classifier(ClassifierMixin, TableEstimator):
             max_epochs=max_epochs,
             patience=patience,
             average=average,
+            shifts=shifts,
             validation_fraction=validation_fraction,
             refit=refit,
             keep=keep,
             max_categories=max_categories,
+            image_scaling=image_scaling,
             device=device,
             random_state=random_state,
             verbose=verbose,
@@ -128,7 +141,8 @@ class Classifier(ClassifierMixin, TableEstimator):
         """Learns from the rows of ``X`` that have a target in ``y``.
 
         Args:
-            X: pandas, polars or pyarrow table, or a 2-D array.
+            X: pandas, polars or pyarrow table, or a 2-D array; or images, as an array or tensor of shape (n, height,
+                width) or (n, height, width, channels).
             y: one column of classes, or a table of 0/1 labels.
             sample_weight: one weight of 0 or more per row.
         """
@@ -158,7 +172,7 @@ class Classifier(ClassifierMixin, TableEstimator):
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Probability of every class, shape (n, classes), or of every label, shape (n, labels)."""
         check_is_fitted(self, "model_")
-        return self.model_.probability(self._table(X, reset=False))
+        return self.model_.probability(self._inputs(X, reset=False))
 
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
         """Logarithm of :meth:`predict_proba`."""
@@ -172,7 +186,7 @@ class Classifier(ClassifierMixin, TableEstimator):
         raw output of a sigmoid or softmax.
         """
         check_is_fitted(self, "model_")
-        scores: NDArray[np.float64] = self.model_.decision_scores(self._table(X, reset=False)).numpy()
+        scores: NDArray[np.float64] = self.model_.decision_scores(self._inputs(X, reset=False)).numpy()
         return scores
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -182,7 +196,7 @@ class Classifier(ClassifierMixin, TableEstimator):
         """
         check_is_fitted(self, "model_")
         if isinstance(self.model_.coding, ClassCoding):
-            return self.model_.coding.decode(self.model_.decide(self._table(X, reset=False)))
+            return self.model_.coding.decode(self.model_.decide(self._inputs(X, reset=False)))
         return (self.predict_proba(X) > 0.5).astype(np.int64)
 
     def predict_set(self, X: Any, p: float = 0.9) -> NDArray[np.bool_]:
@@ -203,7 +217,7 @@ class Classifier(ClassifierMixin, TableEstimator):
         return sets
 
     def _task(self, X: Any, y: Any, sample_weight: Any, *, classes: Any) -> Task:
-        table, values, weight = self._rows_with_target(X, y, sample_weight)
+        inputs, values, weight = self._rows_with_target(X, y, sample_weight)
         coding: ClassCoding | LabelCoding
         if values.ndim == 2:
             head = self._named_head({"multilabel": MultiLabel(labels=values.shape[1])})
@@ -223,7 +237,7 @@ class Classifier(ClassifierMixin, TableEstimator):
             names = column_names(y, 1)
         weight, class_weight = self._with_class_weight(values, coding, weight)
         self.classes_ = coding.classes if isinstance(coding, ClassCoding) else np.array([0, 1])
-        return Task(table, values, weight, head, coding, names, class_weight, self.calibration)
+        return Task(inputs, values, weight, head, coding, names, class_weight, self.calibration)
 
     def _named_head(self, fitting: dict[str, Head]) -> Head:
         """The head asked for, out of those that fit the target; the first of them if none was asked for."""

@@ -11,12 +11,13 @@ from lastlayer import heads
 from lastlayer.estimators.classifier import Classifier
 from lastlayer.estimators.regressor import Regressor
 from lastlayer.model_folder import load_model
+from lastlayer.preprocessing import TableEncoder
 from lastlayer.preprocessing.target_coding import ClassCoding, QuantityCoding
 from lastlayer.training import History
 
 
 def load(folder: str | os.PathLike[str]) -> Classifier | Regressor:
-    """The fitted estimator that :meth:`TableEstimator.save`, or the command, wrote to a folder, with its options.
+    """The fitted estimator that :meth:`Estimator.save`, or the command, wrote to a folder, with its options.
 
     Nothing in the folder is run: it holds numbers and text.
 
@@ -40,7 +41,7 @@ def load(folder: str | os.PathLike[str]) -> Classifier | Regressor:
         estimator.classes_ = model.coding.classes if isinstance(model.coding, ClassCoding) else np.array([0, 1])
     estimator.model_ = model
     estimator.n_features_in_ = model.encoder.n_features_in_
-    if model.record["named_columns"]:
+    if model.record["named_columns"] and isinstance(model.encoder, TableEncoder):
         estimator.feature_names_in_ = model.encoder.feature_names_in_
     history = model.record.get("training", History().to_dict())
     estimator.loss_curve_ = history["training_loss"]

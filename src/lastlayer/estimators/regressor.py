@@ -1,4 +1,4 @@
-"""A quantity from a table."""
+"""A quantity from a table or from images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from lastlayer.checks import InputError, check_choice
-from lastlayer.estimators.table_estimator import TableEstimator, column_names
+from lastlayer.estimators.estimator import Estimator, column_names
 from lastlayer.fitting import Task, check_held_out_use, check_rows_to_judge
 from lastlayer.head_by_validation import choose_by_validation
 from lastlayer.heads import Gaussian, Head, LocationScaleHead, UnitInterval, from_text
@@ -22,8 +22,8 @@ from lastlayer.preprocessing.target_coding import QuantityCoding
 from lastlayer.uncertainty import conformal_share_interval
 
 
-class Regressor(RegressorMixin, TableEstimator):
-    """A quantity from a table: its centre, and how far off to expect it.
+class Regressor(RegressorMixin, Estimator):
+    """A quantity from a table or from images: its centre, and how far off to expect it.
 
     The target is standardized inside, and every figure comes back in its own units.
 
@@ -33,18 +33,25 @@ class Regressor(RegressorMixin, TableEstimator):
             ``"mixture:5"``; ``"quantiles:0.1,0.5,0.9"``; positive values ``"log_normal"``, ``"gamma"``; shares
             ``"beta"``, ``"unit_interval"``; counts ``"poisson"``, ``"negative_binomial"``. ``"auto"`` tries those that
             fit the target and takes the likeliest on rows held out. Or a head, such as ``heads.StudentT(4.0)``.
-        hidden, activation, dropout, bins: the network; see :class:`lastlayer.networks.TabularNetwork`.
-        members: networks trained side by side, predicted as their mixture (a deep ensemble).
+        network: of images, ``"convolutional"`` (what ``None`` means), ``"lenet"`` or ``"lenet:average"``; see
+            :class:`lastlayer.networks.ConvolutionalNetwork` and :class:`lastlayer.networks.LeNet`.
+        hidden, bins: of tables, the network; see :class:`lastlayer.networks.TabularNetwork`.
+        activation, dropout: of every network.
+        members: of tables, networks trained side by side, predicted as their mixture (a deep ensemble).
         share_weights: whether they share their weight matrices, but for signs and sizes of inputs and units: a large
             ensemble as small as a single network.
         dropout_members: draws of dropout that a prediction is the mixture of (Monte Carlo dropout); needs ``dropout``.
         calibration: ``"scale"`` or ``"pit"``, fitted to rows held out; see :mod:`lastlayer.uncertainty`.
         optimizer, learning_rate, weight_decay, momentum, schedule, shuffle, batch_size, max_epochs, patience,
             average: see :class:`lastlayer.training.Recipe`.
-        validation_fraction: share of the rows held out to stop by and to fit the scale to; 0 for none.
+        shifts: of images, by how many pixels at most every batch moves them at random; see
+            :class:`lastlayer.networks.RandomShift`.
+        validation_fraction: share of the rows held out to stop by and to fit the scale to; 0 for none, ``None`` for
+            15 %, and 7500 rows at most.
         refit: learn again from all rows once it is known when to stop; ``None`` for where they are fewer than 10 000.
-        keep: columns to use although they look like an identifier or free text.
-        max_categories: columns per category column at most; rarer categories share one.
+        keep: of tables, columns to use although they look like an identifier or free text.
+        max_categories: of tables, columns per category column at most; rarer categories share one.
+        image_scaling: of images, a kind of :class:`lastlayer.preprocessing.ImageScaler`.
         device: where to train, ``"cpu"`` or ``"cuda"``.
         random_state: seed; the same one gives the same model, bit for bit, on one machine.
         verbose: show a progress bar where a terminal watches.
@@ -68,7 +75,8 @@ class Regressor(RegressorMixin, TableEstimator):
         """Learns from the rows of ``X`` that have a target in ``y``.
 
         Args:
-            X: pandas, polars or pyarrow table, or a 2-D array.
+            X: pandas, polars or pyarrow table, or a 2-D array; or images, as an array or tensor of shape (n, height,
+                width) or (n, height, width, channels).
             y: one column of numbers.
             sample_weight: one weight of 0 or more per row.
         """
@@ -76,7 +84,7 @@ class Regressor(RegressorMixin, TableEstimator):
         task, seed = self._task(X, y, sample_weight), self._seed()
         tried = None
         if self.head == "auto":
-            check_rows_to_judge(len(task.table), self.validation_fraction)
+            check_rows_to_judge(len(task.inputs), self.validation_fraction)
             best, tried = choose_by_validation(task, lambda each: self._train(each, refit=False, seed=seed))
             task = dataclasses.replace(task, head=best)
         self._fit(task, seed=seed)
@@ -157,7 +165,7 @@ class Regressor(RegressorMixin, TableEstimator):
         return head.one_scale * coding.scale
 
     def _task(self, X: Any, y: Any, sample_weight: Any) -> Task:
-        table, values, weight = self._rows_with_target(X, y, sample_weight)
+        inputs, values, weight = self._rows_with_target(X, y, sample_weight)
         if values.ndim == 2:
             raise InputError(
                 f"y has {values.shape[1]} columns; a Regressor learns one quantity. Fit one model per column, or a "
@@ -169,7 +177,7 @@ class Regressor(RegressorMixin, TableEstimator):
             )
         head = self._quantity_head()
         return Task(
-            table, values.astype(np.float64), weight, head, None, column_names(y, 1), calibration=self.calibration
+            inputs, values.astype(np.float64), weight, head, None, column_names(y, 1), calibration=self.calibration
         )
 
     def _quantity_head(self) -> Head:

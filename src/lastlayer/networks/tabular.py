@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from lastlayer.checks import InputError, check_choice
 from lastlayer.networks.chain import Tape, backpropagate, can_be_written_out, is_watched, record
 from lastlayer.networks.dropout import Dropout
 from lastlayer.networks.linear import Linear
+from lastlayer.networks.network import Network
 from lastlayer.networks.shared_linear import SharedLinear
 
 #: Every activation of the catalog, by the name that networks take.
@@ -76,7 +77,7 @@ class PiecewiseLinear(nn.Module):
         return ((numeric.index_select(1, self.columns) - self.left) / self.width).clamp(0.0, 1.0)
 
 
-class TabularNetwork(nn.Module):
+class TabularNetwork(Network):
     """A multilayer perceptron over encoded columns, with piecewise-linear codes of the numeric ones beside them.
 
     Shapes: features ``(n, inputs)``, of which the first ``numeric`` are numeric columns; raw output ``(n, outputs)``,
@@ -96,6 +97,8 @@ class TabularNetwork(nn.Module):
     Raises:
         InputError: for an activation that is not known, or cannot be had by several members.
     """
+
+    kind: ClassVar[str] = "tabular"
 
     def __init__(
         self,
@@ -118,7 +121,7 @@ class TabularNetwork(nn.Module):
                 f"activation {activation!r} has parameters of its own, and an ensemble needs one that has none, such "
                 f"as 'relu', 'silu' or 'tanh'."
             )
-        self.spec: dict[str, Any] = {
+        self.spec = {
             "inputs": inputs,
             "numeric": numeric,
             "outputs": outputs,
@@ -150,7 +153,6 @@ class TabularNetwork(nn.Module):
 
     @classmethod
     def from_spec(cls, spec: dict[str, Any]) -> TabularNetwork:
-        """A network of this shape, its weights still to be loaded."""
         shape = dict(spec)
         codes = shape.pop("codes")
         empty = PiecewiseLinear(torch.zeros(codes, dtype=torch.long), torch.zeros(codes), torch.ones(codes))

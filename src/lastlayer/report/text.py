@@ -37,7 +37,10 @@ _WANTED = {"coverage_90": 0.9}
 
 
 def plan_text(plan: dict[str, Any]) -> RenderableType:
-    """What ``fit --dry-run`` says: what would be learned and how, and from which columns."""
+    """What ``fit --dry-run`` says: what would be learned and how, and from what."""
+    if plan["kind"] == "images":
+        pixels = _pairs(("images", plan["images"]), ("values", f"{plan['smallest']:g} to {plan['largest']:g}"))
+        return Group(_heading("Target"), choice_text(plan), _heading("Images"), pixels)
     return Group(
         _heading("Target"), choice_text(plan), _heading("Columns"), columns_text(plan["columns"], plan["notes"])
     )
@@ -50,7 +53,7 @@ def choice_text(plan: dict[str, Any]) -> RenderableType:
         f", {_counted(plan['rows_without_target'], 'row')} without it left out" if plan["rows_without_target"] else ""
     )
     pairs = _pairs(
-        ("table", f"{plan['table']}, {_counted(plan['rows'], 'row')}"),
+        (plan["kind"], plan["data"]),
         ("target", _shortened(plan["target"]) + without),
         ("problem", problem["problem"]),
         ("last layer", f"head {plan['head']}, activation {problem['activation']}"),
@@ -96,12 +99,12 @@ def figures_text(figures: dict[str, dict[str, float | None]], title: str) -> Ren
     return table
 
 
-def verdict(figures: dict[str, dict[str, float | None]], training: dict[str, Any] | None = None) -> str:
+def verdict(figures: dict[str, dict[str, float | None]], record: dict[str, Any] | None = None) -> str:
     """Whether the network earns its keep, in a sentence or two.
 
     Args:
         figures: of the network and the simpler models.
-        training: how training went, where that is known: what was cut short says little.
+        record: how training was planned and went, where that is known: what was cut short says little.
     """
     likelihood = {name: column["nll"] for name, column in figures.items() if column["nll"] is not None}
     network = likelihood.pop("network", None)
@@ -110,9 +113,11 @@ def verdict(figures: dict[str, dict[str, float | None]], training: dict[str, Any
     better = [name for name, value in likelihood.items() if value <= network]
     if not better:
         sentence = "By its likelihood the network beats the constant and the linear model."
-        return f"{sentence} {_IMPROVING}" if _cut_short(training) else sentence
+        # A rate that falls to 0 makes the last epoch the best; of a network that is ahead that says nothing.
+        by_plan = record is not None and record["plan"]["schedule"] == "cosine"
+        return f"{sentence} {_IMPROVING}" if _cut_short(record) and not by_plan else sentence
     sentence = f"By its likelihood the network is no better than the {' and the '.join(better)} model here."
-    if _cut_short(training):
+    if _cut_short(record):
         return f"{sentence} {_IMPROVING}"
     return (
         f"{sentence} The inputs say little that is not simple, or there are too few rows: prefer the "
@@ -123,8 +128,9 @@ def verdict(figures: dict[str, dict[str, float | None]], training: dict[str, Any
 _IMPROVING = "It was still getting better when training ended: give it more epochs before you judge."
 
 
-def _cut_short(training: dict[str, Any] | None) -> bool:
+def _cut_short(record: dict[str, Any] | None) -> bool:
     """Whether the last epoch that training was allowed was its best."""
+    training = None if record is None else record.get("training")
     if training is None or training["stopped"] not in ("max_epochs", "interrupted"):
         return False
     return bool(training["validation_loss"]) and training["best_epoch"] == len(training["validation_loss"])
@@ -170,25 +176,17 @@ def sparkline(values: list[float], width: int = 40) -> str:
 
 def model_text(description: dict[str, Any]) -> RenderableType:
     """All of a model: data, head and why, network, curves, figures."""
-    record, network = description["record"], description["network"]
-    columns = description["preprocessing"]["columns"]
-    hidden = " × ".join(map(str, network["hidden"]))
-    inputs = [_counted(network["inputs"], "encoded column")]
-    if network["codes"]:
-        inputs.append(_counted(network["codes"], "piecewise-linear code"))
+    record, preprocessing = description["record"], description["preprocessing"]
     parts: list[RenderableType] = []
     if "choice" in record:
         parts += [_heading("Target"), choice_text(record["choice"])]
-    parts += [
-        _heading("Columns"),
-        columns_text(columns, [column["note"] for column in columns if column["note"]]),
-        _heading("Network"),
-        _pairs(
-            ("inputs", " and ".join(inputs)),
-            ("hidden", f"{hidden}, {network['activation']}, dropout {network['dropout']}" if hidden else "none"),
-            ("outputs", str(network["outputs"])),
-        ),
-    ]
+    if preprocessing["kind"] == "images":
+        parts += [_heading("Images"), _images_text(preprocessing)]
+    else:
+        columns = preprocessing["columns"]
+        notes = [column["note"] for column in columns if column["note"]]
+        parts += [_heading("Columns"), columns_text(columns, notes)]
+    parts += [_heading("Network"), _network_text(description["network"], record.get("parameters"))]
     if "training" in record:
         parts += [_heading("Training"), training_text(record)]
     if "figures" in record:
@@ -196,9 +194,41 @@ def model_text(description: dict[str, Any]) -> RenderableType:
         parts += [
             _heading("How good"),
             figures_text(record["figures"], title=f"on {record['judged_on']}{before}"),
-            Text(verdict(record["figures"], record.get("training"))),
+            Text(verdict(record["figures"], record)),
         ]
     return Group(*parts)
+
+
+def _images_text(encoder: dict[str, Any]) -> RenderableType:
+    """What images look like, and how they are scaled."""
+    scaled = {
+        "channel": "each channel to mean 0 and standard deviation 1",
+        "channel_mean": "the mean of each channel subtracted",
+        "mean_image": "the mean image subtracted",
+        "none": "not at all",
+    }[encoder["scaling"]["kind"]]
+    size = f"{encoder['height']} × {encoder['width']} pixels, {_counted(encoder['channels'], 'channel')}"
+    return _pairs(("images", f"{size}, values up to {encoder['largest']:g}"), ("scaled", scaled))
+
+
+def _network_text(network: dict[str, Any], parameters: int | None) -> RenderableType:
+    """What the network reads, its body, and what it puts out."""
+    options = f"{network['activation']}, dropout {network['dropout']}"
+    if network["kind"] == "tabular":
+        inputs = [_counted(network["inputs"], "encoded column")]
+        if network["codes"]:
+            inputs.append(_counted(network["codes"], "piecewise-linear code"))
+        hidden = " × ".join(map(str, network["hidden"]))
+        pairs = [("inputs", " and ".join(inputs)), ("hidden", f"{hidden}, {options}" if hidden else "none")]
+    else:
+        if network["shifts"]:
+            options += f", batches shifted by up to {_counted(network['shifts'], 'pixel')}"
+        pooled = f", {network['pooling']} pooling" if "pooling" in network else ""
+        pairs = [("body", f"{network['kind']}{pooled}, {options}")]
+    pairs.append(("outputs", str(network["outputs"])))
+    if parameters is not None:
+        pairs.append(("weights", str(parameters)))
+    return _pairs(*pairs)
 
 
 def number(value: float | None) -> str:

@@ -1,6 +1,6 @@
 """Training: ``step`` is one step, ``loop`` the epochs around it, ``recipe`` every number in them."""
 
-from lastlayer.training.loop import Epoch, History, forward, one_epoch, train
+from lastlayer.training.loop import Epoch, History, forward, one_epoch, rows_at_once, train
 from lastlayer.training.optimizers import update
 from lastlayer.training.progress import progress_bar
 from lastlayer.training.recipe import FEW_ROWS, OPTIMIZERS, Plan, Recipe
@@ -24,6 +24,7 @@ __all__ = [
     "one_epoch",
     "one_thread",
     "progress_bar",
+    "rows_at_once",
     "step",
     "train",
     "update",

@@ -20,6 +20,8 @@ from lastlayer.training.step import step
 
 # Rows judged at once: enough to fill the matrix products, little enough to stay in cache.
 _JUDGED_AT_ONCE = 4096
+# … and fewer images, whose maps are many times as large as they are.
+_PIXELS_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,13 @@ class History:
         }
 
 
+def rows_at_once(features: Tensor) -> int:
+    """How many of such rows a network judges at once."""
+    if features.dim() < 3:
+        return _JUDGED_AT_ONCE
+    return max(1, min(_JUDGED_AT_ONCE, _PIXELS_AT_ONCE // max(features[0].numel(), 1)))
+
+
 @torch.no_grad()
 def forward(network: nn.Module, features: Tensor) -> Tensor:
     """Raw output of all rows, a few thousand at a time, with dropout and batch statistics off."""
@@ -77,7 +86,7 @@ def forward(network: nn.Module, features: Tensor) -> Tensor:
     rows_axis = 0 if getattr(network, "members", None) is None else 1
     network.eval()
     try:
-        return torch.cat([network(part) for part in features.split(_JUDGED_AT_ONCE)], dim=rows_axis)
+        return torch.cat([network(part) for part in features.split(rows_at_once(features))], dim=rows_axis)
     finally:
         network.train(was_training)
 

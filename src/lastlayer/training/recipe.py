@@ -65,21 +65,25 @@ class Plan:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How networks are trained; what is ``None`` is settled by the table's size and the kind of target.
+    """How networks are trained; what is ``None`` is settled by the number of rows and the kinds of target and input.
 
     The defaults were chosen on real tables: ``benchmarks/tables.py`` prints how they do, ``benchmarks/recipe.py``
-    what each ingredient is worth.
+    what each ingredient is worth. Those of images were chosen on parts of the training images of MNIST and
+    Fashion-MNIST: ``benchmarks/images.py``.
 
     Attributes:
         optimizer: ``"adamw"``, ``"adam"``, ``"momentum"`` or ``"sgd"``.
-        learning_rate, momentum: as PyTorch's optimizers take them.
+        learning_rate: ``None`` for 0.002, and for 0.005 of images.
+        momentum: of the optimizer of that name.
         weight_decay: on weight matrices; ``None`` for 512/rows for classes (below 1000 rows twice that, 4 at most) and
             0.01 for quantities, as AdamW decouples it from the gradient; for 0 with the other optimizers, which do not.
-        schedule: a key of ``SCHEDULES``.
+        schedule: a key of ``SCHEDULES``; ``None`` for ``"constant"``, and for ``"cosine"`` of images.
         shuffle: a fresh random partition every epoch; otherwise the rows in their fixed order.
         batch_size: rows in a mini-batch at most; ``None`` for the power of two next to 1/32 of the rows, 32 to 256.
-        max_epochs: passes over the data; ``None`` for 60, and 4000 steps at least: a small table needs steps.
+        max_epochs: passes over the data; ``None`` for 60, and 4000 steps at least: a small table needs steps. Of images
+            15, and 2000 steps at least.
         patience: epochs without a lower validation loss before training stops; ``None`` for 16, and 500 steps at least.
+            Of images as many as there are: under a cosine the last ones are the best.
         average: decay of the exponential moving average of the weights that is judged and kept; 0 for none.
 
     Raises:
@@ -87,10 +91,10 @@ class Recipe:
     """
 
     optimizer: str = "adamw"
-    learning_rate: float = 2e-3
+    learning_rate: float | None = None
     weight_decay: float | None = None
     momentum: float = 0.9
-    schedule: str = "constant"
+    schedule: str | None = None
     shuffle: bool = True
     batch_size: int | None = None
     max_epochs: int | None = None
@@ -99,23 +103,25 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_choice(self.optimizer, OPTIMIZERS, what="optimizer")
-        check_choice(self.schedule, tuple(SCHEDULES), what="schedule")
+        if self.schedule is not None:
+            check_choice(self.schedule, tuple(SCHEDULES), what="schedule")
         for name in ("batch_size", "max_epochs", "patience"):
             count = getattr(self, name)
             if count is not None and (isinstance(count, bool) or int(count) != count or count < 1):
                 raise InputError(f"{name} is {count!r}; expected a whole number of 1 or more, or None.")
-        if not 0 < self.learning_rate < math.inf:
-            raise InputError(f"learning_rate is {self.learning_rate!r}; expected a positive number.")
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise InputError(f"learning_rate is {self.learning_rate!r}; expected a positive number, or None.")
         if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
             raise InputError(f"weight_decay is {self.weight_decay!r}; expected a number of 0 or more, or None.")
         if not 0 <= self.average < 1:
             raise InputError(f"average is {self.average!r}; expected a number in [0, 1).")
 
-    def plan(self, rows: int, *, classes: bool) -> Plan:
+    def plan(self, rows: int, *, classes: bool, images: bool = False) -> Plan:
         """Every number settled, for so many training rows.
 
         Args:
             classes: whether the target is classes or labels, and not a quantity.
+            images: whether the rows are images, and the network one of convolutions.
         """
         batch_size = min(rows, self.batch_size or min(256, max(32, 2 ** round(math.log2(max(rows, 32) / 32)))))
         steps = math.ceil(rows / batch_size)
@@ -125,15 +131,17 @@ class Recipe:
             if self.optimizer == "adamw":
                 few = rows < FEW_ROWS
                 decay = min(4.0, (1024 if few else 512) / rows) if classes else 0.01
+        epochs, least_steps = (15, 2000) if images else (60, 4000)
+        max_epochs = self.max_epochs or max(epochs, math.ceil(least_steps / steps))
         return Plan(
             optimizer=self.optimizer,
-            learning_rate=self.learning_rate,
+            learning_rate=self.learning_rate or (5e-3 if images else 2e-3),
             weight_decay=decay,
             momentum=self.momentum,
-            schedule=self.schedule,
+            schedule=self.schedule or ("cosine" if images else "constant"),
             shuffle=self.shuffle,
             batch_size=batch_size,
-            max_epochs=self.max_epochs or max(60, math.ceil(4000 / steps)),
-            patience=self.patience or max(16, math.ceil(500 / steps)),
+            max_epochs=max_epochs,
+            patience=self.patience or (max_epochs if images else max(16, math.ceil(500 / steps))),
             average=self.average,
         )

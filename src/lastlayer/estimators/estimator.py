@@ -1,11 +1,13 @@
-"""What the estimators share: options, the way from a table to a fitted model, saving."""
+"""What the estimators share: options, the way from a table or images to a fitted model, saving."""
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Collection, Sequence
-from typing import Any
+from inspect import signature
+from typing import Any, cast
 
 import narwhals.stable.v2 as nw
 import numpy as np
@@ -24,13 +26,33 @@ from lastlayer.heads import Head
 from lastlayer.heads.targets import present_values, to_array
 from lastlayer.model import Model
 from lastlayer.model_folder import save_model
-from lastlayer.preprocessing import TableEncoder
-from lastlayer.preprocessing.frames import Frame, as_frame
-from lastlayer.training import Recipe
+from lastlayer.preprocessing import (
+    Encoder,
+    Inputs,
+    TableEncoder,
+    as_images,
+    is_images,
+    kind_of,
+    kind_of_encoder,
+    new_encoder,
+)
+from lastlayer.preprocessing.frames import as_frame
+from lastlayer.training import Plan, Recipe
 from lastlayer.uncertainty import Decomposition, decompose
 
+# Options that say something of one kind of input alone, the words for the kinds, and what they look like.
+_ONLY_FOR: dict[str, tuple[str, ...]] = {
+    "table": ("hidden", "bins", "members", "share_weights", "keep", "max_categories"),
+    "images": ("network", "shifts", "image_scaling"),
+}
+_NOUN = {"table": "a table", "images": "images"}
+_SHAPE = {
+    "table": "a frame, or an array of shape (n, columns)",
+    "images": "an array of shape (n, height, width) or (n, height, width, channels); one image alone is image[None]",
+}
 
-class TableEstimator(BaseEstimator):
+
+class Estimator(BaseEstimator):
     """What classifier and regressor share: options, the way to a fitted model, saving.
 
     Attributes:
@@ -40,13 +62,14 @@ class TableEstimator(BaseEstimator):
         validation_curve_: validation loss per epoch; empty without held-out rows.
         best_epoch_: the epoch whose weights were kept.
         n_iter_: epochs run.
-        n_features_in_, feature_names_in_: as everywhere in scikit-learn.
+        n_features_in_, feature_names_in_: as everywhere in scikit-learn; the values of an image, which have no names.
     """
 
     def __init__(
         self,
         *,
         head: str | Head | None = None,
+        network: str | None = None,
         hidden: Sequence[int] = (256, 256),
         activation: str = "relu",
         dropout: float | None = None,
@@ -56,24 +79,27 @@ class TableEstimator(BaseEstimator):
         dropout_members: int = 0,
         calibration: str | None = None,
         optimizer: str = "adamw",
-        learning_rate: float = 2e-3,
+        learning_rate: float | None = None,
         weight_decay: float | None = None,
         momentum: float = 0.9,
-        schedule: str = "constant",
+        schedule: str | None = None,
         shuffle: bool = True,
         batch_size: int | None = None,
         max_epochs: int | None = None,
         patience: int | None = None,
         average: float = 0.99,
-        validation_fraction: float = 0.15,
+        shifts: int = 0,
+        validation_fraction: float | None = None,
         refit: bool | None = None,
         keep: Collection[str] = (),
         max_categories: int = 64,
+        image_scaling: str = "channel",
         device: str = "cpu",
         random_state: int | np.random.RandomState | None = 0,
         verbose: bool = False,
     ) -> None:
         self.head = head
+        self.network = network
         self.hidden = hidden
         self.activation = activation
         self.dropout = dropout
@@ -92,10 +118,12 @@ class TableEstimator(BaseEstimator):
         self.max_epochs = max_epochs
         self.patience = patience
         self.average = average
+        self.shifts = shifts
         self.validation_fraction = validation_fraction
         self.refit = refit
         self.keep = keep
         self.max_categories = max_categories
+        self.image_scaling = image_scaling
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -120,7 +148,7 @@ class TableEstimator(BaseEstimator):
         In the target's units, or over the class indices; of members it is the true mixture. Shape (n,), or (n, labels).
         """
         check_is_fitted(self, "model_")
-        return self.model_.distribution(self._table(X, reset=False))
+        return self.model_.distribution(self._inputs(X, reset=False))
 
     def decompose(self, X: Any) -> Decomposition:
         """How much of the uncertainty of every row lies in the data, and how much in what the members disagree on.
@@ -128,10 +156,10 @@ class TableEstimator(BaseEstimator):
         Variances of a quantity, entropies (in nats) of classes; without members nothing is disagreed on.
         """
         check_is_fitted(self, "model_")
-        return decompose(self.model_.members(self._table(X, reset=False)))
+        return decompose(self.model_.members(self._inputs(X, reset=False)))
 
     def check_options(self) -> None:
-        """What of the options can be judged before there is a table; ``fit`` does it too.
+        """What of the options can be judged before there are inputs; ``fit`` does it too.
 
         Raises:
             InputError: for an option that is wrong, or does not go with another.
@@ -167,12 +195,13 @@ class TableEstimator(BaseEstimator):
         tags.input_tags.allow_nan = True
         tags.input_tags.categorical = True
         tags.input_tags.string = True
+        tags.input_tags.three_d_array = True
         return tags
 
     def _train(self, task: Task, *, refit: bool | None, seed: int) -> Fitted:
         return fit_model(
             task,
-            self._encoder(),
+            self._encoder(task.inputs),
             self._network_options(),
             self._recipe(),
             validation_fraction=self.validation_fraction,
@@ -200,20 +229,19 @@ class TableEstimator(BaseEstimator):
                 f"calibration is {self.calibration!r}; it is fitted to rows held out, and partial_fit holds none out. "
                 f"Use fit, or leave calibration out."
             )
-        plan = self._recipe().plan(len(task.table), classes=task.head.over_classes)
         if first:
             model, _ = start_model(
                 task,
-                self._encoder(),
+                self._encoder(task.inputs),
                 self._network_options(),
                 device=self._checked_device(),
                 seed=self._seed(),
             )
             self._adopt(model)
-            self._optimizer = plan.build_optimizer(model.network)
+            self._optimizer = self._plan(task).build_optimizer(model.network)
             self._generator = torch.Generator().manual_seed(self._seed())
             self.loss_curve_, self.validation_curve_, self.best_epoch_, self.n_iter_ = [], [], 0, 0
-        loss = pass_once(self.model_, task, self._optimizer, plan, generator=self._generator)
+        loss = pass_once(self.model_, task, self._optimizer, self._plan(task), generator=self._generator)
         self.loss_curve_.append(loss)
         self.n_iter_ += 1
         self.best_epoch_ = self.n_iter_
@@ -239,8 +267,28 @@ class TableEstimator(BaseEstimator):
     def _can_continue(self) -> bool:
         return "_optimizer" in self.__dict__
 
-    def _encoder(self) -> TableEncoder:
-        return TableEncoder(keep=self.keep, max_categories=self.max_categories)
+    def _plan(self, task: Task) -> Plan:
+        images = self.model_.network.over_images
+        return self._recipe().plan(len(task.inputs), classes=task.head.over_classes, images=images)
+
+    def _encoder(self, inputs: Inputs) -> Encoder:
+        self._check_kind(kind_of(inputs))
+        return new_encoder(inputs, keep=self.keep, max_categories=self.max_categories, image_scaling=self.image_scaling)
+
+    def _check_kind(self, kind: str) -> None:
+        """Options that say something of another kind of input are not passed over.
+
+        Raises:
+            InputError: naming the option.
+        """
+        usual = {name: parameter.default for name, parameter in signature(type(self)).parameters.items()}
+        for other, names in _ONLY_FOR.items():
+            for name in names if other != kind else ():
+                value = getattr(self, name)
+                if _plain(value) != _plain(usual[name]):
+                    raise InputError(
+                        f"{name} is {value!r}, which is for {_NOUN[other]}, and X holds {_NOUN[kind]}. Leave it out."
+                    )
 
     def _checked_device(self) -> str:
         check_device(self.device)
@@ -248,13 +296,15 @@ class TableEstimator(BaseEstimator):
 
     def _network_options(self) -> NetworkOptions:
         return NetworkOptions(
-            self.hidden,
-            self.activation,
-            self.dropout,
-            self.bins,
-            self.members,
-            self.share_weights,
-            self.dropout_members,
+            network=self.network,
+            hidden=self.hidden,
+            activation=self.activation,
+            dropout=self.dropout,
+            bins=self.bins,
+            members=self.members,
+            share_weights=self.share_weights,
+            dropout_members=self.dropout_members,
+            shifts=self.shifts,
         )
 
     def _recipe(self) -> Recipe:
@@ -277,8 +327,22 @@ class TableEstimator(BaseEstimator):
             return self.random_state
         return int(check_random_state(self.random_state).randint(2**31))
 
-    def _table(self, X: Any, *, reset: bool) -> Frame:
-        """The inputs as one kind of frame, checked as scikit-learn checks them."""
+    def _inputs(self, X: Any, *, reset: bool) -> Inputs:
+        """Images as an array, or a table as one kind of frame, checked as scikit-learn checks them."""
+        kind = "images" if is_images(X) else "table"
+        if not reset:
+            learned = kind_of_encoder(self.model_.encoder)
+            if kind != learned:
+                raise InputError(
+                    f"X holds {_NOUN[kind]}, and the model learned from {_NOUN[learned]}. Give it {_NOUN[learned]}: "
+                    f"{_SHAPE[learned]}."
+                )
+        if kind == "images":
+            images = as_images(X)
+            if reset:
+                self.n_features_in_ = math.prod(images.shape[1:])
+                self.__dict__.pop("feature_names_in_", None)
+            return images
         native = nw.to_native(X, pass_through=True)
         is_frame = isinstance(nw.from_native(native, pass_through=True), (nw.DataFrame, nw.LazyFrame))
         if is_frame:
@@ -288,21 +352,22 @@ class TableEstimator(BaseEstimator):
         array = validate_data(self, X, dtype=None, ensure_all_finite="allow-nan", reset=reset)
         frame = as_frame(array)
         if not reset:
-            frame = frame.rename(dict(zip(frame.columns, self.model_.encoder.feature_names_in_, strict=True)))
+            names = cast(TableEncoder, self.model_.encoder).feature_names_in_
+            frame = frame.rename(dict(zip(frame.columns, names, strict=True)))
         return frame
 
     def _rows_with_target(
         self, X: Any, y: Any, sample_weight: Any
-    ) -> tuple[Frame, NDArray[Any], NDArray[np.float64] | None]:
+    ) -> tuple[Inputs, NDArray[Any], NDArray[np.float64] | None]:
         """Inputs, targets and weights of the rows that have a target and count."""
-        table = self._table(X, reset=not self._can_continue())
+        inputs = self._inputs(X, reset=not self._can_continue())
         if y is None:
             raise InputError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None: the column to learn."
             )
         array = to_array(y)
-        if len(array) != len(table):
-            raise InputError(f"X has {len(table)} rows and y {len(array)}; expected one target per row.")
+        if len(array) != len(inputs):
+            raise InputError(f"X has {len(inputs)} rows and y {len(array)}; expected one target per row.")
         if array.ndim == 2 and array.shape[1] == 1:
             warnings.warn(
                 "A column-vector y was passed when a 1d array was expected: y of shape (n, 1) is taken as (n,).",
@@ -323,12 +388,16 @@ class TableEstimator(BaseEstimator):
                 stacklevel=4,
             )
         if sample_weight is None:
-            return table.filter(present.tolist()), values, None
+            return _rows(inputs, present), values, None
         weight = _check_sample_weight(sample_weight, array, dtype=np.float64, ensure_non_negative=True)
         counted = present & (weight > 0)
         if not counted.any():
             raise InputError("no row has both a target and a weight above 0; there is nothing to learn from.")
-        return table.filter(counted.tolist()), values[counted[present]], weight[counted]
+        return _rows(inputs, counted), values[counted[present]], weight[counted]
+
+
+def _rows(inputs: Inputs, chosen: NDArray[np.bool_]) -> Inputs:
+    return inputs if chosen.all() else inputs[np.flatnonzero(chosen)]
 
 
 def _plain(value: Any) -> Any:
