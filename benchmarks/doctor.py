@@ -28,7 +28,14 @@ import zoo
 
 PARTS = ("seen, first half", "seen, second half", "blind")
 # What the doctor promises.
-LEAST_RECALL, MOST_ERRORS, MOST_WARNINGS = 0.95, 1 / 50, 1 / 10
+LEAST_RECALL = 0.95
+# Of the blind part, before anything was mended that it had shown: 98 of 114 recognized; of 82 healthy ones counted
+# then no error and 2 warnings. What was missed was then mended in its general form, so it is blind no longer.
+FIRST_COUNT = (
+    "At its first count 98 of the blind part's 114 broken set-ups were recognized (86 %), and of 82 healthy ones none "
+    "raised an error and 2 a warning. What it had shown was then mended, in general and not for the single set-up, so "
+    "that the figures below are no longer blind for that part."
+)
 
 
 def examined(setup: zoo.Setup) -> tuple[Findings, float]:
@@ -129,6 +136,8 @@ def main() -> None:
         "thresholds were chosen; the blind part was written by somebody who did not know how the doctor judges. "
         f"Promised: recall of at least {100 * LEAST_RECALL:.0f} %, an error in fewer than 1 of 50 healthy runs, a "
         "warning in fewer than 1 of 10.",
+        "",
+        FIRST_COUNT,
         "",
         "## Broken set-ups recognized",
         "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from torch.optim import Optimizer
 from lastlayer.baselines import fit_baselines, refit_baselines
 from lastlayer.calibration import check_calibration, fit_calibration
 from lastlayer.checks import InputError, LastLayerWarning
+from lastlayer.diagnosis.fit_watch import FitWatch
 from lastlayer.heads import Head
 from lastlayer.initialization import initialize, start_as_constant
 from lastlayer.metrics import headline, headline_value
@@ -205,7 +207,9 @@ def fit_model(
     judged = _as_given(task, *((held_out, index[1]) if spared else (training, index[0])))
 
     plan = recipe.plan(len(training), classes=task.head.over_classes, images=model.network.over_images)
-    history = _train(model, training, held_out if spared else None, plan, seed=seed, verbose=verbose)
+    seen = FitWatch(model.network, model.head, training.to(model.device), plan)
+    history = _train(model, training, held_out if spared else None, plan, seed=seed, verbose=verbose, watches=(seen,))
+    run = seen.record(history)
     _warn_of_ending(history, f"epoch {history.best_epoch} is kept.")
     model.head = _refit(model, judged)
     model.baselines = fit_baselines(model.head, training, judged)
@@ -232,6 +236,7 @@ def fit_model(
         "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
         "plan": dataclasses.asdict(plan),
         "training": history.to_dict(),
+        "run": run.to_dict(),
         "figures": figures,
     }
     return Fitted(model, history, judged)
@@ -271,11 +276,25 @@ def _calibrate(model: Model, rows: Rows, calibration: str | None, *, spared: boo
     model.conformal_scores = tuple(scores[:_MOST_SCORES].tolist())
 
 
-def _train(model: Model, training: Rows, held_out: Rows | None, plan: Plan, *, seed: int, verbose: bool) -> History:
+def _train(
+    model: Model,
+    training: Rows,
+    held_out: Rows | None,
+    plan: Plan,
+    *,
+    seed: int,
+    verbose: bool,
+    watches: Sequence[Callable[[History], None]] = (),
+) -> History:
     """Trains the model's network where it is; its dropout and shuffles are drawn from ``seed``."""
     head = model.head
-    watching = progress_bar(headline(head), shown=verbose)
-    with watching as watch, _threads(model.network, training, plan), torch.random.fork_rng(devices=[]):
+    progress = progress_bar(headline(head), shown=verbose)
+    with progress as show, _threads(model.network, training, plan), torch.random.fork_rng(devices=[]):
+
+        def watch(history: History) -> None:
+            for watching in (show, *watches):
+                watching(history)
+
         torch.manual_seed(seed)
         return train(
             model.network,

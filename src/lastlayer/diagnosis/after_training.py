@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.optim import Optimizer
 
-from lastlayer.diagnosis.comparison import compare, forward, in_evaluation, mean_loss
+from lastlayer.diagnosis.comparison import ROWS, compare, forward, in_evaluation, mean_loss
 from lastlayer.diagnosis.copies import copy_of, kept_random_state
 from lastlayer.diagnosis.layers import layers_of
 from lastlayer.diagnosis.learning_rate import largest_rate, try_rates
 from lastlayer.diagnosis.not_finite_in_training import explain_not_finite
 from lastlayer.diagnosis.rerun import Rerun, Weights, can_run_again
-from lastlayer.diagnosis.run_data import RunData
+from lastlayer.diagnosis.run_data import RunData, device_of
 from lastlayer.diagnosis.run_record import LayerLook, RunRecord, TrainingModeCalls
 from lastlayer.diagnosis.subject import loss_of, run
 
@@ -26,6 +26,8 @@ Result = TypeVar("Result")
 Attempt = Callable[[str, Callable[[], Result]], "Result | None"]
 #: Rows of the pass that shows the layers' signals.
 SHOWN = 256
+#: Rows of the comparison: as a share of those that were trained on, and as many as a comparison takes at least.
+SHARE_COMPARED, FEWEST_COMPARED = 0.25, 1000
 
 
 @dataclass
@@ -57,10 +59,11 @@ class AfterTraining:
             look = attempt("the layers", lambda: look_at_layers(self.network, self.loss, training, record.steps))
             record = replace(record, layers=(*record.layers, *([look] if look is not None else [])))
         if validation is not None:
-            record = replace(
-                record,
-                comparison=attempt("the comparison", lambda: compare(self.network, self.loss, training, validation)),
+            most = max(FEWEST_COMPARED, min(ROWS, int(SHARE_COMPARED * record.steps * self.batch_size)))
+            compared = attempt(
+                "the comparison", lambda: compare(self.network, self.loss, training, validation, most=most)
             )
+            record = replace(record, comparison=compared)
             if record.training_mode_calls.calls:
                 calls = attempt("both modes", lambda: self._both_modes(record.training_mode_calls, validation))
                 record = replace(record, training_mode_calls=calls or record.training_mode_calls)
@@ -89,7 +92,7 @@ class AfterTraining:
 
 def look_at_layers(network: nn.Module, loss: Any, data: RunData, step: int) -> LayerLook | None:
     """The layers' signals in a pass on a copy; ``None`` if it breaks off, or nothing in it is a number any more."""
-    rows = data.some(SHOWN)
+    rows = data.some(SHOWN).to(device_of(network))
     made = run(network, loss, rows.features, rows.target, training=True)
     if made.failure is not None or made.value is None or not math.isfinite(float(made.value)):
         return None
@@ -109,5 +112,5 @@ def validation_loss(network: nn.Module, loss: Any, data: RunData, *, training: b
     """The loss of these rows on a copy; NaN if the network gives no single tensor."""
     copied = copy_of(network)
     with in_evaluation(copied, training=training), kept_random_state():
-        raw = forward(copied, data)
-    return math.nan if raw is None else mean_loss(loss_of(loss), raw, data.target)
+        raw = forward(copied, data.to(device_of(copied)))
+    return math.nan if raw is None else mean_loss(loss_of(loss), raw, data.target.to(raw.device))

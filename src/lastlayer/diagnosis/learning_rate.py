@@ -41,7 +41,7 @@ TRIALS, FEWEST_IN_A_TRIAL = 5, 25
 #: A run has been held back if other rates get in a trial where it never got: it kept less of what they gained.
 #: Of healthy runs none keeps less than nine tenths, as it took many times as many steps.
 HELD_BACK = 0.8
-#: Less than this, and nothing worth speaking of was learned.
+#: Less than this, of that or of what a linear predictor gains, and nothing worth speaking of was learned.
 NOTHING_LEARNED = 0.3
 #: A run is slow if a higher rate gains four times as much in no more steps.
 SLOW = 0.25
@@ -272,7 +272,9 @@ def _from_trials(record: RunRecord, rate: float) -> Iterator[Finding]:
     numbers = {"rate": rate, "start": start, "end": end, "best_rate": best.rate, "best_loss": best.loss}
     evidence = f"In {record.steps} steps with rate {rate:g} the loss on training rows went from {start:.4g} to {ended}"
     if best.rate < rate and kept < HELD_BACK and again < HELD_BACK:
-        severity: Severity = "error" if kept < NOTHING_LEARNED else "warning"
+        linear = record.comparison.training_linear if record.comparison is not None else math.nan
+        possible = max(gain, start - linear) if math.isfinite(linear) else gain
+        severity: Severity = "error" if kept * gain < NOTHING_LEARNED * possible else "warning"
         yield LEARNING_RATE_TOO_HIGH.found(
             "the optimizer",
             f"{evidence}, more than {best.steps} steps with rate {best.rate:g} lead to{_of_updates(record)}.",

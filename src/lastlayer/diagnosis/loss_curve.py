@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lastlayer.checks import KindError
 from lastlayer.diagnosis.run_record import LossBlock
 
 #: Values that are kept one by one: a rate that is too high shows itself in the first steps.
@@ -50,8 +51,15 @@ class LossCurve:
         return self._read + len(self._pending)
 
     def add(self, value: Any) -> None:
-        """Takes the loss of a step: a number, or a tensor, whose mean counts; the host does not wait for it."""
-        self._pending.append(value.detach() if isinstance(value, Tensor) else float(value))
+        """Takes the loss of a step: a number, or a tensor, whose mean counts; the host does not wait for it.
+
+        Raises:
+            KindError: for anything else.
+        """
+        try:
+            self._pending.append(value.detach() if isinstance(value, Tensor) else float(value))
+        except (TypeError, ValueError):
+            raise KindError(f"the loss to log is {type(value).__name__}; expected a tensor or a number.") from None
         if len(self._pending) >= PENDING:
             self.read()
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lastlayer.diagnosis.finding import Finding
 from lastlayer.diagnosis.not_a_number import NOT_A_NUMBER, not_a_number
 from lastlayer.diagnosis.rerun import Rerun, Weights
-from lastlayer.diagnosis.run_data import RunData, tensors_of
+from lastlayer.diagnosis.run_data import RunData, device_of, tensors_of
 from lastlayer.diagnosis.run_record import NotFinite, RunRecord
 from lastlayer.diagnosis.subject import Subject
 
@@ -42,7 +42,8 @@ def explain_not_finite(found: NotFinite, rerun: Rerun, weights: Weights, rate: f
 def _candidates(rerun: Rerun, weights: Weights, rate: float) -> Iterator[tuple[nn.Module, RunData]]:
     """Networks with finite weights, each with rows that may be too much for it."""
     bad = rows_not_finite(rerun.data)
-    yield rerun.with_weights(weights), rerun.data.take(bad[:SHOWN]) if len(bad) else rerun.data.some(SHOWN)
+    first = rerun.data.take(bad[:SHOWN]) if len(bad) else rerun.data.some(SHOWN)
+    yield rerun.with_weights(weights), first.to(device_of(rerun.network))
     moment = rerun.until(weights, rate, REPEATED, lambda moment: not _is_finite(moment.value, moment.network))
     if moment is not None:
         yield moment.network, moment.batch
@@ -69,6 +70,11 @@ def judge_not_finite(record: RunRecord) -> Iterator[Finding]:
         if record.stopped == "not finite":
             yield NOT_A_NUMBER.found(
                 "training", f"The loss was no longer a finite number in epoch {len(record.epochs)}, and training ended."
+            )
+        broken = next((look.step for look in record.looks if not look.finite), None)
+        if broken is not None:
+            yield NOT_A_NUMBER.found(
+                "the parameters", f"After step {broken}, one that was looked at, they were not finite."
             )
         return
     opening = next((value for value in record.first_losses if math.isfinite(value)), math.nan)

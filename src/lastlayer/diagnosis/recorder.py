@@ -113,15 +113,16 @@ class Recorder:
         self._rows_of_last_look: int | None = None
         self._handles: list[RemovableHandle] = []
         self._loss_handle: RemovableHandle | None = None
-        self._busy = False
+        self._busy = self._at_work = False
         self._failed: dict[str, str] = {}
         self._completed: RunRecord | None = None
 
     def __enter__(self) -> Self:
-        if self._handles:
+        if self._at_work:
             raise InputError("this recorder is at work already. Leave its with block first, or make another.")
         self._completed = None
-        self._handles.append(self._called.register_forward_pre_hook(self._on_call, with_kwargs=True))
+        self._at_work = True
+        self._attempt("calls of the network", self._hook_into_calls)
         for place, optimizer in enumerate(self._optimizers):
             self._handles.append(optimizer.register_step_pre_hook(self._before_step(place)))
             self._handles.append(optimizer.register_step_post_hook(self._after_step(place)))
@@ -134,6 +135,7 @@ class Recorder:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._at_work = False
         self._attempt("gradients between steps", self._uncleared.close)
         self._evaluation.forget()
 
@@ -177,7 +179,7 @@ class Recorder:
         if self._completed is not None:
             return self._completed
         record = self._seen()
-        if self._handles:
+        if self._at_work:
             return record
         after = AfterTraining(
             self._network,
@@ -224,6 +226,9 @@ class Recorder:
             not_finite=None if curve.not_finite is None else NotFinite(*curve.not_finite),
             notes=self._notes,
         )
+
+    def _hook_into_calls(self) -> None:
+        self._handles.append(self._called.register_forward_pre_hook(self._on_call, with_kwargs=True))
 
     def _on_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._busy or torch.compiler.is_compiling():
