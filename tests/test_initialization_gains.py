@@ -73,7 +73,9 @@ BY_MOMENT: list[tuple[Any, Callable[[float], float], list[float]]] = [
 ]
 
 
-@pytest.mark.parametrize(("activation", "by_hand", "kinks"), BY_MOMENT, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(
+    ("activation", "by_hand", "kinks"), BY_MOMENT, ids=lambda value: getattr(value, "__name__", str(value))[:30]
+)
 def test_the_gain_is_that_of_the_second_moment(activation: Any, by_hand: Any, kinks: list[float]) -> None:
     moment, _ = quad(
         lambda z: by_hand(z) ** 2 * norm.pdf(z), -12, 12, points=kinks or [0], limit=500, epsabs=1e-12, epsrel=1e-12
@@ -95,7 +97,9 @@ BY_SLOPE: list[tuple[Any, float, float]] = [
 ]
 
 
-@pytest.mark.parametrize(("activation", "expected", "center"), BY_SLOPE, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(
+    ("activation", "expected", "center"), BY_SLOPE, ids=lambda value: getattr(value, "__name__", str(value))[:30]
+)
 def test_what_is_a_line_around_0_has_the_gain_of_its_slope(activation: Any, expected: float, center: float) -> None:
     assert gain(activation) == pytest.approx(expected, rel=1e-6)
     found = gain_of(activation)
@@ -183,14 +187,16 @@ def test_a_module_is_left_as_it_was() -> None:
         (nn.LayerNorm(3), "LayerNorm could not be called with a vector"),
         (nn.Linear, "class Linear, which is not made without arguments"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_what_has_no_gain_is_an_error_that_says_why(wrong: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         gain(wrong)
 
 
-@pytest.mark.parametrize("wrong", [3, None, torch.zeros(3), int], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [3, None, torch.zeros(3), int], ids=lambda value: getattr(value, "__name__", str(value))
+)
 def test_what_is_no_activation_is_an_error(wrong: Any) -> None:
     with pytest.raises(KindError, match="expected"):
         gain(wrong)

@@ -147,7 +147,7 @@ SQUARES: list[tuple[nn.Module, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("module", "matrices"), SQUARES, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("module", "matrices"), SQUARES, ids=lambda value: getattr(value, "__name__", str(value))[:30])
 def test_orthogonal_rows_or_columns_have_the_length_of_the_gain(module: nn.Module, matrices: Any) -> None:
     initialize(module.double(), "relu", rule="orthogonal", generator=generator())
     matrix: Tensor = matrices(module.weight.detach())
