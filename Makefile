@@ -47,6 +47,9 @@ bench: venv
 	$(BIN)/python benchmarks/fused_linear.py --out benchmarks/results/fused_linear.md
 	$(BIN)/python benchmarks/training.py --out benchmarks/results/training.md
 	$(BIN)/python benchmarks/ensembles.py --out benchmarks/results/ensembles.md
+	$(BIN)/python benchmarks/recorder.py --out benchmarks/results/recorder.md
+	$(BIN)/python benchmarks/doctor.py --out benchmarks/results/doctor.md
+	$(BIN)/python benchmarks/images.py --data $(DATA) --out benchmarks/results/images.md
 	$(BIN)/python benchmarks/tables.py --data $(DATA) --out benchmarks/results/tables.md
 	$(BIN)/python benchmarks/recipe.py --data $(DATA) --out benchmarks/results/recipe.md
 

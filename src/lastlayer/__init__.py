@@ -7,7 +7,7 @@ answers before PyTorch is loaded.
 ``activations``     every activation as function and module, with its derivative and facts
 ``losses``          every loss as function, module and formula
 ``heads``           a task as a likelihood: raw output to parameters, loss and gradient
-``networks``        bodies for tables
+``networks``        bodies for tables and images
 ``initialization``  where the weights of a network start, and the gains of activations
 ``regularization``  penalties on parameters, and which parameters they cover
 ``training``        one step, the loop around it, and every number in them

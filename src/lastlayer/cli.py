@@ -283,6 +283,9 @@ def doctor(
         str | None,
         typer.Option(metavar="NAME", help="Of a file: the loss, such as cross_entropy, MSELoss, focal or gaussian."),
     ] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Show every layer's outputs and gradients: how large, how spread.")
+    ] = False,
     thousands: Thousands = False,
     as_json: Json = False,
 ) -> None:
@@ -300,7 +303,7 @@ def doctor(
     with guarded() as say:
         from lastlayer.commands.doctor import doctor as run
 
-        result = run(what, data=data, target=target, loss=loss, thousands=thousands)
+        result = run(what, data=data, target=target, loss=loss, thousands=thousands, layers=layers)
         errors_found = result["errors"]
         if as_json:
             say(result)
@@ -308,6 +311,11 @@ def doctor(
             from lastlayer.report.findings_text import findings_text
 
             screen.print(findings_text(result))
+            if layers:
+                from lastlayer.report.layers_text import layers_text
+
+                screen.print()
+                screen.print(layers_text(result["layers"], ascii_only=screen.options.ascii_only))
     if errors_found:
         raise typer.Exit(3)
 

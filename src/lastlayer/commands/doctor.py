@@ -59,6 +59,12 @@ class Examined:
     data: str | None = None
     questions: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    #: The network, its loss and its batch, for the record of its layers.
+    seen: tuple[nn.Module, Any, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {name: value for name, value in vars(self).items() if name != "seen"}
 
 
 def doctor(
@@ -68,6 +74,7 @@ def doctor(
     target: str | None = None,
     loss: str | None = None,
     thousands: bool = False,
+    layers: bool = False,
 ) -> dict[str, Any]:
     """The findings, with what was examined.
 
@@ -77,6 +84,7 @@ def doctor(
         target: the column of it to predict; a model knows its own.
         loss: by name; the file's own otherwise.
         thousands: see :func:`lastlayer.preprocessing.read_table`.
+        layers: add the record of every layer, under ``"layers"``.
 
     Raises:
         InputError: for what is neither, and for whatever the user's file raises.
@@ -93,7 +101,18 @@ def doctor(
         else:
             there = "is neither" if path.exists() else "is not there; expected"
             raise InputError(f"{what} {there} a Python file, such as net.py:Net, or a model folder.")
-    return {"examined": vars(examined), **findings.to_dict()}
+        records = _layers(examined) if layers else {}
+    return {"examined": examined.to_dict(), **findings.to_dict(), **records}
+
+
+def _layers(examined: Examined) -> dict[str, Any]:
+    """The signal of every layer on the batch that was examined."""
+    if examined.seen is None:
+        raise InputError("--layers looks at the network on a batch, and there is none. Give --data.")
+    network, loss, batch = examined.seen
+    features, target = read_batch(batch)
+    records = diagnosis.record_layers(network, features, None if target is None else loss, target)
+    return {"layers": [record.to_dict() for record in records]}
 
 
 # --- a file -----------------------------------------------------------------------------------------------------------
@@ -124,7 +143,7 @@ def _examine_file(
         else:
             chosen, batch = _without_data(setup, loss, path, examined)
             training = setup.training
-        examined.loss = _name_of(chosen)
+        examined.loss, examined.seen = _name_of(chosen), (setup.network, chosen, batch)
         findings = diagnosis.diagnose(
             setup.network,
             chosen,
@@ -223,7 +242,8 @@ def _examine_folder(folder: Path, data: Path | None, thousands: bool) -> tuple[E
     examined.data, examined.batch = source.in_words, f"{len(order)} {source.noun}s of it, coded as the model does"
     findings += _ask_about(source, task, classes=model.head.over_classes, model=model)
     told = findings.names
-    found = diagnosis.diagnose(network, loss, (features[order], coded[order]), training=(features, coded))
+    examined.seen = (network, loss, (features[order], coded[order]))
+    found = diagnosis.diagnose(*examined.seen, training=(features, coded))
     return examined, findings + [finding for finding in found if finding.name not in told]
 
 

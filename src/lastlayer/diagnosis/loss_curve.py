@@ -40,7 +40,10 @@ class LossCurve:
         self._size = 1
         self._sums = np.zeros((0, 6))
         self._partial: list[float] = []
-        self._pending: list[Any] = []
+        # A number, or None for one that is still in its slot on the device.
+        self._pending: list[float | None] = []
+        self._buffer = torch.zeros(0)
+        self._slots: list[Tensor] = []
         self._read = 0
         self._last = math.nan
         self._since = (0, 0.0)
@@ -56,10 +59,15 @@ class LossCurve:
         Raises:
             KindError: for anything else.
         """
-        try:
-            self._pending.append(value.detach() if isinstance(value, Tensor) else float(value))
-        except (TypeError, ValueError):
-            raise KindError(f"the loss to log is {type(value).__name__}; expected a tensor or a number.") from None
+        if isinstance(value, Tensor):
+            self._put(value.detach() if value.dim() == 0 else value.detach().float().mean())
+            self._pending.append(None)
+        else:
+            try:
+                self._pending.append(float(value))
+            except (TypeError, ValueError):
+                kind = type(value).__name__
+                raise KindError(f"the loss to log is {kind}; expected a tensor or a number.") from None
         if len(self._pending) >= PENDING:
             self.read()
 
@@ -68,7 +76,8 @@ class LossCurve:
         if not self._pending:
             return
         pending, self._pending = self._pending, []
-        values = _on_host(pending)
+        numbers = self._buffer[: len(pending)].tolist() if None in pending else [0.0] * len(pending)
+        values = [number if known is None else known for known, number in zip(pending, numbers, strict=True)]
         self._note_not_finite(values)
         self.first += values[: FIRST - len(self.first)] if len(self.first) < FIRST else []
         self._read += len(values)
@@ -111,6 +120,24 @@ class LossCurve:
             place += int(count)
         return tuple(result)
 
+    @torch.no_grad()
+    def _put(self, value: Tensor) -> None:
+        """Copies a number to its slot.
+
+        The tensor itself is not kept: a small one that outlives its step sits between the large ones of the next and
+        keeps their memory from being used again, which on a CPU costs more than everything else here.
+        """
+        wide = torch.float64 if value.dtype == torch.float64 else torch.float32
+        if (
+            not self._slots
+            or self._buffer.device != value.device
+            or (wide != self._buffer.dtype and wide == torch.float64)
+        ):
+            self.read()
+            self._buffer = torch.zeros(PENDING, dtype=wide, device=value.device)
+            self._slots = list(self._buffer.unbind())
+        self._slots[len(self._pending)].copy_(value)
+
     def _note_not_finite(self, values: list[float]) -> None:
         if self.not_finite is not None:
             return
@@ -151,18 +178,3 @@ def _merged(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np
         squares = left[:, 3] + right[:, 3] + between
     lowest, highest = np.minimum(left[:, 4], right[:, 4]), np.maximum(left[:, 5], right[:, 5])
     return np.stack([left[:, 0] + right[:, 0], count, mean, squares, lowest, highest], axis=1)
-
-
-def _on_host(pending: list[Any]) -> list[float]:
-    """All values as numbers, by one transfer."""
-    tensors = [value for value in pending if isinstance(value, Tensor)]
-    if not tensors:
-        return pending
-    means = [value if value.dim() == 0 else value.float().mean() for value in tensors]
-    if len({value.device for value in means}) == 1:
-        # Not every device has double precision, and few losses need it.
-        wide = [value if value.dtype == torch.float64 else value.float() for value in means]
-        numbers = iter(torch.stack(wide).tolist())
-    else:
-        numbers = iter([float(value) for value in means])
-    return [next(numbers) if isinstance(value, Tensor) else value for value in pending]

@@ -302,11 +302,12 @@ class Recorder:
         """The loss of the validation rows on a copy, where that is little beside the training since the last time."""
         if self._validation is None or self._loss is None or not self._may_be_copied:
             return math.nan
-        rows = self._validation.some(VALIDATION_ROWS)
+        count = min(len(self._validation), VALIDATION_ROWS)
         done = self._rows - (self._rows_of_last_look or 0)
-        if self._rows_of_last_look is not None and len(rows) > VALIDATION_SHARE * PASSES_OF_A_STEP * done:
+        if self._rows_of_last_look is not None and count > VALIDATION_SHARE * PASSES_OF_A_STEP * done:
             return math.nan
         self._rows_of_last_look = self._rows
+        rows = self._validation.some(VALIDATION_ROWS)
         found = self._attempt("the validation loss", lambda: validation_loss(self._network, self._loss, rows))
         return math.nan if found is None else found
 

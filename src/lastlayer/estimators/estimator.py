@@ -21,6 +21,7 @@ from typing_extensions import Self
 
 from lastlayer.checks import InputError, LastLayerWarning, check_device, check_seed
 from lastlayer.distributions import Distribution
+from lastlayer.estimators.kinds import check_options_of_kind, check_same_kind, plain_option
 from lastlayer.fitting import Fitted, NetworkOptions, Task, fit_model, pass_once, start_model
 from lastlayer.heads import Head
 from lastlayer.heads.targets import present_values, to_array
@@ -39,17 +40,6 @@ from lastlayer.preprocessing import (
 from lastlayer.preprocessing.frames import as_frame
 from lastlayer.training import Plan, Recipe
 from lastlayer.uncertainty import Decomposition, decompose
-
-# Options that say something of one kind of input alone, the words for the kinds, and what they look like.
-_ONLY_FOR: dict[str, tuple[str, ...]] = {
-    "table": ("hidden", "bins", "members", "share_weights", "keep", "max_categories"),
-    "images": ("network", "shifts", "image_scaling"),
-}
-_NOUN = {"table": "a table", "images": "images"}
-_SHAPE = {
-    "table": "a frame, or an array of shape (n, columns)",
-    "images": "an array of shape (n, height, width) or (n, height, width, channels); one image alone is image[None]",
-}
 
 
 class Estimator(BaseEstimator):
@@ -259,7 +249,7 @@ class Estimator(BaseEstimator):
 
     def _plain_options(self) -> dict[str, Any]:
         """The options that JSON can hold, all but the head; a dictionary as the list of its pairs."""
-        options = {name: _plain(value) for name, value in self.get_params(deep=False).items() if name != "head"}
+        options = {name: plain_option(value) for name, value in self.get_params(deep=False).items() if name != "head"}
         return {
             name: value for name, value in options.items() if isinstance(value, bool | int | float | str | list | None)
         }
@@ -272,23 +262,9 @@ class Estimator(BaseEstimator):
         return self._recipe().plan(len(task.inputs), classes=task.head.over_classes, images=images)
 
     def _encoder(self, inputs: Inputs) -> Encoder:
-        self._check_kind(kind_of(inputs))
-        return new_encoder(inputs, keep=self.keep, max_categories=self.max_categories, image_scaling=self.image_scaling)
-
-    def _check_kind(self, kind: str) -> None:
-        """Options that say something of another kind of input are not passed over.
-
-        Raises:
-            InputError: naming the option.
-        """
         usual = {name: parameter.default for name, parameter in signature(type(self)).parameters.items()}
-        for other, names in _ONLY_FOR.items():
-            for name in names if other != kind else ():
-                value = getattr(self, name)
-                if _plain(value) != _plain(usual[name]):
-                    raise InputError(
-                        f"{name} is {value!r}, which is for {_NOUN[other]}, and X holds {_NOUN[kind]}. Leave it out."
-                    )
+        check_options_of_kind(self.get_params(deep=False), usual, kind_of(inputs))
+        return new_encoder(inputs, keep=self.keep, max_categories=self.max_categories, image_scaling=self.image_scaling)
 
     def _checked_device(self) -> str:
         check_device(self.device)
@@ -331,12 +307,7 @@ class Estimator(BaseEstimator):
         """Images as an array, or a table as one kind of frame, checked as scikit-learn checks them."""
         kind = "images" if is_images(X) else "table"
         if not reset:
-            learned = kind_of_encoder(self.model_.encoder)
-            if kind != learned:
-                raise InputError(
-                    f"X holds {_NOUN[kind]}, and the model learned from {_NOUN[learned]}. Give it {_NOUN[learned]}: "
-                    f"{_SHAPE[learned]}."
-                )
+            check_same_kind(kind, kind_of_encoder(self.model_.encoder))
         if kind == "images":
             images = as_images(X)
             if reset:
@@ -398,15 +369,6 @@ class Estimator(BaseEstimator):
 
 def _rows(inputs: Inputs, chosen: NDArray[np.bool_]) -> Inputs:
     return inputs if chosen.all() else inputs[np.flatnonzero(chosen)]
-
-
-def _plain(value: Any) -> Any:
-    """An option with lists for every collection and Python's numbers for NumPy's."""
-    if isinstance(value, dict):
-        return [[_plain(key), _plain(item)] for key, item in value.items()]
-    if isinstance(value, Collection) and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def column_names(y: Any, count: int) -> tuple[str, ...]:
