@@ -6,8 +6,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from command_line import SHORT, done, table
+
+
+@pytest.fixture(autouse=True)
+def _distributions_check_their_arguments() -> None:
+    """As they do in a fresh process: ``torch.compile`` switches it off for good, and other tests have compiled."""
+    torch.distributions.Distribution.set_default_validate_args(True)
 
 
 @pytest.fixture(scope="session")

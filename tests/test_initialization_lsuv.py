@@ -216,6 +216,7 @@ def test_outputs_that_are_the_same_everywhere_do_not_blow_up() -> None:
 
 
 def test_a_weight_whose_scale_does_nothing_is_left() -> None:
+    torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(10, 10), nn.ReLU(), parametrizations.spectral_norm(nn.Linear(10, 10)))
     with pytest.warns(LastLayerWarning, match="'2': left unscaled, since its output does not follow"):
         initialize(network, rule="lsuv", batch=torch.randn(50, 10))

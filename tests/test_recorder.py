@@ -438,7 +438,7 @@ def test_a_network_that_is_called_for_two_losses_in_a_step() -> None:
             loss.backward()
             of_maker.step()
             of_the_maker.log(loss)
-    assert of_the_judge.record.calls_per_step == 3
+    assert of_the_judge.record.calls_per_step == pytest.approx(3, abs=0.2)
     assert of_the_judge.findings().errors == []
     assert of_the_maker.findings().errors == []
     assert of_the_maker.findings().warnings == []

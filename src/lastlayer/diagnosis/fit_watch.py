@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lastlayer.diagnosis.after_training import look_at_layers
@@ -85,7 +86,10 @@ class FitWatch:
         if self._note or (self._looks and self._looks[-1].step == step):
             return
         try:
-            look = look_at_layers(self._network, self._loss, self._data, step)
+            # The draws of dropout in a look are the same whenever it is taken.
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(step)
+                look = look_at_layers(self._network, self._loss, self._data, step)
         except Exception as error:
             if os.environ.get("LASTLAYER_DEBUG"):
                 raise

@@ -83,6 +83,10 @@ class LossCurve:
         self._read += len(values)
         self._since = (self._since[0] + len(values), self._since[1] + sum(values))
         self._partial += values
+        if len(self._partial) >= PENDING:
+            self._put_into_blocks()
+
+    def _put_into_blocks(self) -> None:
         full = len(self._partial) // self._size * self._size
         if full:
             blocks = np.array(self._partial[:full]).reshape(-1, self._size)
@@ -100,6 +104,7 @@ class LossCurve:
     @property
     def blocks(self) -> tuple[LossBlock, ...]:
         """All that have been read, in neighboring blocks."""
+        self._put_into_blocks()
         sums = self._sums
         if self._partial:
             sums = np.concatenate([sums, _sums(np.array([self._partial]))])
@@ -120,7 +125,6 @@ class LossCurve:
             place += int(count)
         return tuple(result)
 
-    @torch.no_grad()
     def _put(self, value: Tensor) -> None:
         """Copies a number to its slot.
 

@@ -109,9 +109,11 @@ class Recorder:
         self._epochs: list[EpochFigures] = []
         self._initial: dict[str, Tensor] | None = None
         self._recent: dict[str, Tensor] | None = None
-        self._steps = self._calls = self._rows = self._batch_rows = 0
-        self._rows_of_last_look: int | None = None
+        self._steps = self._calls = self._steps_of_calls = self._batch_rows = 0
+        self._step_of_last_validation: int | None = None
         self._handles: list[RemovableHandle] = []
+        # Those of single steps.
+        self._looking: list[RemovableHandle] = []
         self._loss_handle: RemovableHandle | None = None
         self._busy = self._at_work = False
         self._failed: dict[str, str] = {}
@@ -122,19 +124,19 @@ class Recorder:
             raise InputError("this recorder is at work already. Leave its with block first, or make another.")
         self._completed = None
         self._at_work = True
-        self._attempt("calls of the network", self._hook_into_calls)
         for place, optimizer in enumerate(self._optimizers):
-            self._handles.append(optimizer.register_step_pre_hook(self._before_step(place)))
             self._handles.append(optimizer.register_step_post_hook(self._after_step(place)))
+        self._look_out()
         if isinstance(self._loss, nn.Module):
             self._loss_handle = self._loss.register_forward_hook(self._on_loss)
             self._handles.append(self._loss_handle)
         return self
 
     def __exit__(self, *error: Any) -> None:
-        for handle in self._handles:
+        for handle in (*self._handles, *self._looking):
             handle.remove()
         self._handles.clear()
+        self._looking.clear()
         self._at_work = False
         self._attempt("gradients between steps", self._uncleared.close)
         self._evaluation.forget()
@@ -148,6 +150,7 @@ class Recorder:
             self._loss_handle = None
         if not self._optimizers:
             self._steps += 1
+            self._steps_of_calls += 1
             self._look_at_layers()
 
     def end_epoch(
@@ -214,7 +217,7 @@ class Recorder:
             optimizer=", ".join(type(optimizer).__name__ for optimizer in self._optimizers),
             steps=self._steps,
             rows=len(self._training) if self._training is not None else 0,
-            calls_per_step=self._calls / self._steps if self._steps else 0.0,
+            calls_per_step=self._calls / self._steps_of_calls if self._steps_of_calls else 0.0,
             first_losses=tuple(curve.first),
             losses=curve.blocks,
             looks=tuple(self._looks),
@@ -227,8 +230,25 @@ class Recorder:
             notes=self._notes,
         )
 
+    def _look_out(self) -> None:
+        """Hooks for the step to come, if it is one to look at; in all others only the end of a step is hooked.
+
+        Where layers behave otherwise in training, every call is looked at, for those that are not for learning. Of
+        several optimizers each has its own order of steps, and its hooks stay.
+        """
+        stays = len(self._optimizers) != 1
+        due = self._sampling.is_due(self._steps) or stays
+        if not due and self._looking and not self._evaluation.needed:
+            for handle in self._looking:
+                handle.remove()
+            self._looking.clear()
+        if due and not self._looking:
+            for place, optimizer in enumerate(self._optimizers):
+                self._looking.append(optimizer.register_step_pre_hook(self._before_step(place)))
+            self._attempt("calls of the network", self._hook_into_calls)
+
     def _hook_into_calls(self) -> None:
-        self._handles.append(self._called.register_forward_pre_hook(self._on_call, with_kwargs=True))
+        self._looking.append(self._called.register_forward_pre_hook(self._on_call, with_kwargs=True))
 
     def _on_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._busy or torch.compiler.is_compiling():
@@ -243,7 +263,6 @@ class Recorder:
         for value in (*args, *kwargs.values()):
             if isinstance(value, Tensor):
                 self._batch_rows = value.shape[0] if value.dim() else 1
-                self._rows += self._batch_rows
                 break
 
     def _on_loss(self, module: nn.Module, args: Any, value: Any) -> None:
@@ -281,6 +300,8 @@ class Recorder:
                         self._recent = self._attempt("recent weights", self._copied_weights)
                 self._attempt("gradients between steps", lambda: self._uncleared.open(optimizer, self._steps))
             self._steps += 1
+            self._steps_of_calls += bool(self._looking)
+            self._look_out()
             self._look_at_layers()
 
         return after
@@ -303,10 +324,12 @@ class Recorder:
         if self._validation is None or self._loss is None or not self._may_be_copied:
             return math.nan
         count = min(len(self._validation), VALIDATION_ROWS)
-        done = self._rows - (self._rows_of_last_look or 0)
-        if self._rows_of_last_look is not None and count > VALIDATION_SHARE * PASSES_OF_A_STEP * done:
-            return math.nan
-        self._rows_of_last_look = self._rows
+        last = self._step_of_last_validation
+        if last is not None:
+            done = (self._steps - last) * self._batch_rows
+            if count > VALIDATION_SHARE * PASSES_OF_A_STEP * done:
+                return math.nan
+        self._step_of_last_validation = self._steps
         rows = self._validation.some(VALIDATION_ROWS)
         found = self._attempt("the validation loss", lambda: validation_loss(self._network, self._loss, rows))
         return math.nan if found is None else found

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 #: Steps between two looks once training is under way. A look at gradients and updates costs a fraction of a step, and
-#: one in 128 is far below a percent of the run whatever the network.
-USUAL = 128
+#: one in 256 is far below a percent of the run whatever the network.
+USUAL = 256
 #: Steps between two looks at the layers, which take a pass on a copy and as long as some ten steps; and by what factor
 #: early ones lie apart: three in the first thousand steps.
 USUAL_OF_LAYERS = 4096
